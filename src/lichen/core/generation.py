@@ -1,0 +1,204 @@
+"""What engines are asked and what they answer. No engine knows tasks; no task knows engines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal, Protocol, runtime_checkable
+
+from lichen.core.measurement import Usage
+
+
+@runtime_checkable
+class StopRule(Protocol):
+    """Decides, from the text so far alone, whether a generation is finished.
+
+    The engine asks at every delta and cancels the sequence when a length comes back. The answer
+    must depend on the text only, so that it can be replayed; since an engine only ever extends
+    the text, an *instance* may remember what it has parsed. One instance serves one request.
+    """
+
+    def cut(self, text: str) -> int | None:
+        """Return how many characters of ``text`` to keep, or None to go on."""
+
+
+class Role(StrEnum):
+    """Who speaks in a chat message."""
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One chat turn."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One generation to run. Exactly one of ``messages``, ``prompt``, ``prefix`` is given.
+
+    Args:
+        id: unique within one ``generate`` call; comes back on deltas and completion.
+        messages: a chat; the engine applies the model's own template.
+        prompt: raw text, no template.
+        prefix, suffix: fill-in-the-middle; the engine uses the model's own control tokens.
+        answer_prefix: text the assistant's answer must begin with. It is prefilled, not decoded,
+            and is *not* part of the completion's text. Chat only.
+        max_tokens: most new tokens, >= 1.
+        temperature: 0 means greedy.
+        seed: of the sampler, >= 0.
+        stop: rule asked at each delta; None lets the model finish.
+        logprobs: how many alternatives per token to report; 0 for none.
+        stream: whether the caller wants ``Delta`` items.
+        user: whose request it is; caches never cross users.
+    """
+
+    id: str
+    messages: tuple[Message, ...] | None = None
+    prompt: str | None = None
+    prefix: str | None = None
+    suffix: str | None = None
+    answer_prefix: str = ""
+    max_tokens: int = 512
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    stop: StopRule | None = None
+    stop_strings: tuple[str, ...] = ()
+    logprobs: int = 0
+    stream: bool = False
+    user: str = ""
+
+    def __post_init__(self) -> None:
+        """Check that the request says one thing."""
+        given = [f for f in ("messages", "prompt", "prefix") if getattr(self, f) is not None]
+        if len(given) != 1:
+            msg = f"request {self.id!r} needs exactly one of messages, prompt, prefix; got {given}"
+            raise ValueError(msg)
+        if (self.prefix is None) != (self.suffix is None):
+            msg = f"request {self.id!r}: prefix and suffix go together"
+            raise ValueError(msg)
+        if self.answer_prefix and self.messages is None:
+            msg = f"request {self.id!r}: answer_prefix needs messages"
+            raise ValueError(msg)
+        if self.max_tokens < 1 or self.temperature < 0 or self.logprobs < 0 or self.seed < 0:
+            msg = f"request {self.id!r}: max_tokens >= 1; temperature, logprobs, seed >= 0"
+            raise ValueError(msg)
+
+    @property
+    def kind(self) -> Literal["chat", "raw", "infill"]:
+        """Which of the three shapes this request has."""
+        if self.messages is not None:
+            return "chat"
+        return "raw" if self.prompt is not None else "infill"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenLogprob:
+    """A token with its natural-log probability and the alternatives that were considered."""
+
+    text: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delta:
+    """A piece of text as it is generated."""
+
+    id: str
+    text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+class Finish(StrEnum):
+    """Why a generation ended."""
+
+    STOP = "stop"
+    """The model ended it, or a stop string was met."""
+    LENGTH = "length"
+    RULE = "rule"
+    """The request's ``StopRule`` cut it."""
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timings:
+    """Wall-clock times of one request in seconds; None where the engine cannot tell.
+
+    ``ttft_s`` is from submission to the first token (queueing included); ``prefill_s`` and
+    ``decode_s`` are the engine's own split; ``total_s`` is submission to end.
+    """
+
+    total_s: float
+    ttft_s: float | None = None
+    prefill_s: float | None = None
+    decode_s: float | None = None
+
+    def tpot_s(self, completion_tokens: int) -> float | None:
+        """Time per output token after the first: ``(total - ttft) / (n - 1)``, None if n < 2."""
+        if self.ttft_s is None or completion_tokens < 2:  # noqa: PLR2004 (needs two tokens)
+            return None
+        return (self.total_s - self.ttft_s) / (completion_tokens - 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confidence:
+    """Token log-probability statistics of a completion (natural log); needs ``logprobs > 0``."""
+
+    mean_logprob: float
+    min_logprob: float
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One entry of a decision ledger: what a strategy did for this request and what it cost."""
+
+    actor: str
+    action: str
+    usage: Usage = Usage()
+    cpu_s: float | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """The end of one request. ``error`` is a sentence when ``finish`` is ERROR, else empty.
+
+    ``draft_tokens`` / ``draft_accepted`` are speculative decoding's counters (0 when unused).
+    """
+
+    id: str
+    text: str
+    usage: Usage
+    finish: Finish
+    timings: Timings
+    logprobs: tuple[TokenLogprob, ...] = ()
+    confidence: Confidence | None = None
+    draft_tokens: int = 0
+    draft_accepted: int = 0
+    ledger: tuple[Step, ...] = ()
+    error: str = ""
+
+
+class Capability(StrEnum):
+    """What an engine may be able to do; tasks and strategies state what they need."""
+
+    CHAT = "chat"
+    RAW = "raw"
+    INFILL = "infill"
+    ANSWER_PREFIX = "answer_prefix"
+    STREAM = "stream"
+    CANCEL = "cancel"
+    LOGPROBS = "logprobs"
+    SEED = "seed"
+    EMBED = "embed"
+    TOKENIZE = "tokenize"
+    IN_PROCESS = "in_process"
+    """The engine's CPU time is this process tree's, so the meter sees it."""
