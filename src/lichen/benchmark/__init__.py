@@ -1,1 +1,5 @@
-"""benchmark."""
+"""PILLAR 1: what does a solution really cost, and what does it buy?
+
+``run`` runs tasks through solutions in interleaved blocks · ``tasks`` are the kinds of work ·
+``stats`` are the estimators · ``summarise`` turns records into a ``Summary``.
+"""

@@ -199,6 +199,7 @@ class Capability(StrEnum):
     LOGPROBS = "logprobs"
     SEED = "seed"
     EMBED = "embed"
+    RANK = "rank"
     TOKENIZE = "tokenize"
     IN_PROCESS = "in_process"
     """The engine's CPU time is this process tree's, so the meter sees it."""

@@ -13,6 +13,7 @@ from lichen.core.task import Limits
 
 if TYPE_CHECKING:
     from lichen.core.measurement import Measurement, Method, Quantity
+    from lichen.core.record import BlockRecord, RunRecord, RunState, SampleRecord
     from lichen.core.task import Problem, Score, Trial, Verdict
 
 
@@ -48,6 +49,14 @@ class Embedder(Protocol):
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """Return one vector per text, in order, each of the same length."""
+
+
+@runtime_checkable
+class Ranker(Protocol):
+    """Orders documents by how well they answer a query, without vectors (BM25, a re-ranker)."""
+
+    def rank(self, queries: Sequence[str], documents: Sequence[str]) -> list[list[int]]:
+        """Return, per query, all document indices from best to worst."""
 
 
 @runtime_checkable
@@ -217,6 +226,37 @@ class Task(Protocol):
 
     def score(self, candidates: Iterable[Candidate]) -> Iterator[tuple[str, Score]]:
         """Score candidates; yields (candidate id, score) in any order, one per candidate."""
+
+
+@runtime_checkable
+class AdaptsEngine(Protocol):
+    """A task that asks through something around the engine (search: rank with its embeddings)."""
+
+    def adapt(self, engine: Engine) -> Engine:
+        """Return an engine that answers this task's requests by means of ``engine``."""
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """Where a run's records go. Append-only; ``add_block`` is all or nothing."""
+
+    def add_run(self, run: RunRecord) -> None:
+        """Store the head of a new run; an id that exists is a StoreError."""
+
+    def add_block(self, block: BlockRecord, samples: Sequence[SampleRecord]) -> None:
+        """Store a block with all its samples in one transaction; a repeat is a StoreError."""
+
+    def finish_run(self, run_id: str, state: RunState, notes: Sequence[str] = ()) -> None:
+        """Record how a run ended (or that it goes on again); ``notes`` are appended."""
+
+    def blocks(self, run_id: str) -> Sequence[BlockRecord]:
+        """Return the blocks stored so far, by index."""
+
+    def samples(self, run_id: str) -> Sequence[SampleRecord]:
+        """Return the samples stored so far, ordered by (solution, problem order, sample)."""
+
+    def run(self, run_id: str) -> RunRecord:
+        """Return the head of a run in its present state; an unknown id is a StoreError."""
 
 
 def require(engine: Engine, needs: Iterable[Capability], *, who: str) -> None:
