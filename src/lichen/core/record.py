@@ -147,4 +147,3 @@ class BlockRecord:
     generation: Measurement
     judging: Measurement | None
     started_at: str
-    wall_s: float

@@ -200,7 +200,6 @@ class _World:
             generation=generation,
             judging=judging,
             started_at=f"2026-01-01T{index // 60 % 24:02d}:{index % 60:02d}:00Z",
-            wall_s=cpu_s / 2 + sum(judge_s) / 2,
         )
         return record, done
 
