@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from lichen.core.errors import UnknownNameError
 from lichen.core.interval import Interval
 from lichen.core.measurement import Missing
+from lichen.core.value import Value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Factor:
+class Factor(Value):
     """One number that turns a measurement into a footprint, with everything needed to audit it.
 
     ``name`` is dotted and unique in a set, e.g. ``grid.carbon_intensity``; ``region`` is an
@@ -33,7 +34,7 @@ class Factor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FactorSet:
+class FactorSet(Value):
     """The factors chosen for one pricing, by name. ``region`` is the grid they stand for."""
 
     region: str

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Literal, Protocol, runtime_checkable
 
 from lichen.core.measurement import Usage
+from lichen.core.value import Value
 
 
 @runtime_checkable
@@ -99,7 +100,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TokenLogprob:
+class TokenLogprob(Value):
     """A token with its natural-log probability and the alternatives that were considered."""
 
     text: str
@@ -128,7 +129,7 @@ class Finish(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Timings:
+class Timings(Value):
     """Wall-clock times of one request in seconds; None where the engine cannot tell.
 
     ``ttft_s`` is from submission to the first token (queueing included); ``prefill_s`` and
@@ -148,7 +149,7 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Confidence:
+class Confidence(Value):
     """Token log-probability statistics of a completion (natural log); needs ``logprobs > 0``."""
 
     mean_logprob: float
@@ -157,7 +158,7 @@ class Confidence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class Step(Value):
     """One entry of a decision ledger: what a strategy did for this request and what it cost."""
 
     actor: str

@@ -11,9 +11,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from lichen.core.value import Value
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Interval:
+class Interval(Value):
     """``low <= value <= high``; bounds may be infinite, none may be NaN.
 
     ``value`` is the best single estimate. The unit lives in the name of whatever holds the

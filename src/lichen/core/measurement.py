@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 
 from lichen.core.interval import Interval
+from lichen.core.value import Value
 
 
 class Method(StrEnum):
@@ -38,7 +39,7 @@ class Component(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class Reading(Value):
     """A measured or modelled quantity, in the unit its holder's name states.
 
     ``source`` says which counter or equation gave it, e.g. ``"RAPL package-0"`` or
@@ -72,7 +73,7 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Missing:
+class Missing(Value):
     """Not measured, and why. ``reason`` is one clause for people, e.g. "no RAPL in this VM"."""
 
     reason: str
@@ -109,7 +110,7 @@ def largest(a: Quantity, b: Quantity) -> Quantity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
+class Usage(Value):
     """Tokens of one request or many. ``cached`` is the part of ``prompt`` not computed again.
 
     Raises:
@@ -144,7 +145,7 @@ _NOT_ASKED = Missing(reason="not asked for in this window")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measurement:
+class Measurement(Value):
     """The cost of one window of work. Additive, save for peak memory, which takes the maximum.
 
     ``energy_j`` has one entry per component that a machine could have (cpu, dram, gpu), each a

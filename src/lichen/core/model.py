@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from lichen.core.measurement import Measurement, Usage
+from lichen.core.value import Value
 
 
 class RefKind(StrEnum):
@@ -26,7 +27,7 @@ class ModelRef:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelShape:
+class ModelShape(Value):
     """The architecture numbers that computation and traffic follow from.
 
     Args:
@@ -86,7 +87,7 @@ class ModelShape:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelArtifact:
+class ModelArtifact(Value):
     """A model file on this machine: what it is, what it came from, what making it cost.
 
     ``lineage`` lists ancestors' SHA-256, nearest first; ``recipe`` is the text that made it from

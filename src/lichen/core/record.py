@@ -9,13 +9,14 @@ from lichen.core.generation import Confidence, Finish, Step, Timings
 from lichen.core.measurement import Measurement, Usage
 from lichen.core.model import ModelArtifact
 from lichen.core.task import Score
+from lichen.core.value import Value
 
 RECORD_VERSION = 1
 """Version of the record layout; a reader refuses newer ones and migrates older ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Environment:
+class Environment(Value):
     """The machine and software of a run. Text where unknown is "unknown", never "".
 
     ``versions`` are (package, version) pairs; ``load_average`` is the 1-minute one at the start.
@@ -37,7 +38,7 @@ class Environment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SolutionRecord:
+class SolutionRecord(Value):
     """One solution of a run, resolved: which model, engine, settings and strategies.
 
     ``settings`` are (dotted name, value as text) pairs of everything that could change a result.
@@ -60,7 +61,7 @@ class RunState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OracleRecord:
+class OracleRecord(Value):
     """What the reference solutions scored before any model ran."""
 
     problems: int
@@ -69,7 +70,7 @@ class OracleRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunRecord:
+class RunRecord(Value):
     """The head of a run. ``spec`` is the resolved spec as JSON text; ``spec_hash`` its SHA-256.
 
     ``task_version`` covers prompting and extraction; ``data_sha256`` is the data file's hash.
@@ -98,7 +99,7 @@ class RunRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SampleRecord:
+class SampleRecord(Value):
     """One attempt of one solution at one problem. Identity: (run_id, solution, problem_id, sample).
 
     ``generation`` and ``judging`` are this sample's share of its block's windows (``block`` says
@@ -134,7 +135,7 @@ class SampleRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BlockRecord:
+class BlockRecord(Value):
     """One window in which one solution answered a batch of problems: the unit of resumption.
 
     A block's samples are stored in one transaction with it, so that a killed run never leaves

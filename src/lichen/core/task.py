@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from lichen.core.value import Value
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
@@ -71,7 +73,7 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Verdict(Value):
     """How one candidate was judged.
 
     ``kind`` refines the status in a word: ``assertion``, ``exception``, ``syntax``, ``no-entry``,
@@ -93,7 +95,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Score:
+class Score(Value):
     """Quality of one sample: ``value`` in [0, 1] under the name of the task's ``metric``.
 
     Pass/fail tasks use 1 and 0; others (edit similarity, reciprocal rank) anything between.

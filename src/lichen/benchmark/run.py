@@ -1,0 +1,346 @@
+"""Run solutions on a task: generate, judge, measure, store; block by block, resumable.
+
+Each block has two windows: one around generation, one around judging. Windows are measured; the
+cost of a single sample is its share of its block's windows (``allocate``). The reference solutions
+are judged before any model runs, so that a broken data set or sandbox shows first. What a sample
+does wrong is data; only a broken run raises.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Protocol
+
+from lichen.benchmark.allocate import split_generation, split_judging
+from lichen.benchmark.plan import Attempt, Block, Plan, schedule
+from lichen.core.errors import ConfigError
+from lichen.core.generation import Completion, Finish, Request
+from lichen.core.measurement import Measurement
+from lichen.core.model import ModelShape
+from lichen.core.ports import AdaptsEngine, Candidate, Engine, Meter, Sink, Task, require
+from lichen.core.record import (
+    BlockRecord,
+    OracleRecord,
+    RunRecord,
+    RunState,
+    SampleRecord,
+    SolutionRecord,
+)
+from lichen.core.task import Problem, Score, Status, Verdict
+from lichen.meter.engine_counters import engine_counters
+
+logger = logging.getLogger(__name__)
+
+_WARM_UP_TOKENS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """Sampling settings of a solution: limits and temperature, in the units of ``Request``."""
+
+    max_tokens: int = 512
+    temperature: float = 0.0
+    top_p: float = 1.0
+    logprobs: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Solution:
+    """What is compared: a name, a way to bring up its engine, and its sampling settings.
+
+    ``record`` says what it is; ``batch`` is how many sequences the engine decodes together at most
+    (1 if unknown), used only to model the bytes that weights cost per token.
+    """
+
+    record: SolutionRecord
+    open: Callable[[], Engine]
+    generation: Generation = Generation()
+    batch: int = 1
+
+    @property
+    def name(self) -> str:
+        """Name of the solution in all records."""
+        return self.record.name
+
+
+class Observer(Protocol):
+    """Told how a run goes; every method may do nothing."""
+
+    def stage(self, text: str) -> None:
+        """Report that something that takes a while begins."""
+
+    def advanced(self, attempts: int, text: str) -> None:
+        """Report that so many more attempts are finished and stored."""
+
+
+class Silent:
+    """An observer that does nothing."""
+
+    def stage(self, text: str) -> None:
+        """Ignore it."""
+
+    def advanced(self, attempts: int, text: str) -> None:
+        """Ignore it."""
+
+
+def run(  # noqa: PLR0913 (one verb, its values and its ports)
+    head: RunRecord,
+    solutions: Sequence[Solution],
+    task: Task,
+    *,
+    plan: Plan,
+    meter: Meter,
+    sink: Sink,
+    observer: Observer | None = None,
+) -> RunRecord:
+    """Run (or finish) the run that ``head`` describes and return its final head.
+
+    ``head.problem_ids`` selects the problems. If the sink already knows the run, the blocks it has
+    are kept and the missing ones are run.
+
+    Raises:
+        ConfigError: the task lacks one of the problems, or two solutions share a name.
+        CapabilityError: an engine cannot do what the task needs.
+        EngineError, SandboxError, StoreError: the run cannot go on; what is stored stays.
+    """
+    watch = observer or Silent()
+    problems = _problems(task, head.problem_ids)
+    names = [s.name for s in solutions]
+    if len(set(names)) != len(names):
+        raise ConfigError(f"solutions need different names, got {', '.join(names)}")
+    blocks = schedule(plan, problems, names)
+    done = {b.index for b in sink.blocks(head.id)}
+    if done:
+        watch.stage(f"resuming: {len(done)} of {len(blocks)} blocks are stored")
+        for b in blocks:
+            if b.index in done:
+                watch.advanced(len(b.attempts), "stored")
+    remaining = [b for b in blocks if b.index not in done]
+    if remaining:
+        with ExitStack() as stack:
+            engines = _bring_up(solutions, task, stack, watch)
+            worker = _Worker(head.id, task, meter, engines, {s.name: s for s in solutions})
+            for block in remaining:
+                record, samples = worker.work(block)
+                sink.add_block(record, samples)
+                solved = sum(s.score.solved for s in samples)
+                watch.advanced(len(samples), f"{block.solution}: {solved}/{len(samples)} solved")
+    sink.finish_run(head.id, RunState.FINISHED)
+    return sink.run(head.id)
+
+
+def judge_references(task: Task, problems: Sequence[Problem]) -> OracleRecord:
+    """Score the reference solutions; problems without one are not counted."""
+    known = [p for p in problems if p.reference]
+    candidates = [Candidate(id=p.id, problem=p, code=p.reference) for p in known]
+    scores = dict(task.score(candidates))
+    failures = []
+    for p in known:
+        score = scores[p.id]
+        if not score.solved:
+            verdict = score.verdict
+            why = f"{verdict.status} {verdict.kind}".strip() if verdict else f"{score.value:.2f}"
+            failures.append((p.id, why))
+    return OracleRecord(
+        problems=len(known), passed=len(known) - len(failures), failures=tuple(failures)
+    )
+
+
+def measure_load(solution: Solution, meter: Meter) -> Measurement:
+    """Bring a solution up once in a window of its own and close it: what loading costs."""
+    with meter.window(f"load {solution.name}") as window:
+        engine = solution.open()
+        measurement = window.close()
+    engine.close()
+    return measurement
+
+
+def _problems(task: Task, ids: Sequence[str]) -> list[Problem]:
+    by_id = {p.id: p for p in task.problems()}
+    missing = [i for i in ids if i not in by_id]
+    if missing:
+        raise ConfigError(
+            f"the task {task.name!r} has no problem {missing[0]!r}; its data changed since the run"
+        )
+    return [by_id[i] for i in ids]
+
+
+def _bring_up(
+    solutions: Sequence[Solution], task: Task, stack: ExitStack, watch: Observer
+) -> dict[str, Engine]:
+    engines: dict[str, Engine] = {}
+    for solution in solutions:
+        watch.stage(f"loading {solution.name}")
+        engine = solution.open()
+        stack.callback(engine.close)
+        if isinstance(task, AdaptsEngine):
+            engine = task.adapt(engine)
+        require(engine, task.needs, who=f"the task {task.name!r}")
+        engines[solution.name] = engine
+    for name, engine in engines.items():
+        _warm_up(name, engine, task)
+    return engines
+
+
+def _warm_up(name: str, engine: Engine, task: Task) -> None:
+    # The first pass touches every page of the weights; that belongs to loading, not to a block.
+    problem = task.problems()[0]
+    request = replace(
+        task.request(problem, sample=0, seed=0), id="warm-up", max_tokens=_WARM_UP_TOKENS, stop=None
+    )
+    for item in engine.generate([request]):
+        if isinstance(item, Completion) and item.finish is Finish.ERROR:
+            logger.warning("warm-up of %s failed: %s", name, item.error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Worker:
+    run_id: str
+    task: Task
+    meter: Meter
+    engines: dict[str, Engine]
+    solutions: dict[str, Solution]
+
+    def work(self, block: Block) -> tuple[BlockRecord, list[SampleRecord]]:
+        """Generate, judge and measure one block."""
+        started = datetime.now(UTC).isoformat()
+        solution, engine = self.solutions[block.solution], self.engines[block.solution]
+        requests = [self._request(a, solution) for a in block.attempts]
+        with self.meter.window(f"generate {block.solution} {block.index}") as window:
+            completions = _complete(engine, requests)
+            generation = window.close()
+        answered = [completions[a.id] for a in block.attempts]
+        generation = self._with_counters(generation, solution, answered)
+        candidates = [
+            Candidate(id=a.id, problem=a.problem, code=self.task.extract(a.problem, c.text))
+            for a, c in zip(block.attempts, answered, strict=True)
+        ]
+        with self.meter.window(f"judge {block.solution} {block.index}") as window:
+            scores = self._scores(candidates, completions)
+            judging = window.close()
+        shares = split_generation(generation, answered)
+        judged = split_judging(judging, [scores[a.id] for a in block.attempts])
+        samples = [
+            self._sample(block, attempt, request, (completion, candidate.code, score), parts)
+            for attempt, request, completion, candidate, score, parts in zip(
+                block.attempts,
+                requests,
+                answered,
+                candidates,
+                (scores[a.id] for a in block.attempts),
+                zip(shares, judged, strict=True),
+                strict=True,
+            )
+        ]
+        record = BlockRecord(
+            run_id=self.run_id,
+            index=block.index,
+            solution=block.solution,
+            generation=generation,
+            judging=judging,
+            started_at=started,
+        )
+        return record, samples
+
+    def _request(self, attempt: Attempt, solution: Solution) -> Request:
+        asked = self.task.request(attempt.problem, sample=attempt.sample, seed=attempt.seed)
+        g = solution.generation
+        return replace(
+            asked,
+            id=attempt.id,
+            max_tokens=g.max_tokens,
+            temperature=g.temperature,
+            top_p=g.top_p,
+            logprobs=g.logprobs,
+            seed=attempt.seed,
+        )
+
+    def _with_counters(
+        self, window: Measurement, solution: Solution, answered: Sequence[Completion]
+    ) -> Measurement:
+        usages = [c.usage for c in answered]
+        usage = usages[0]
+        for u in usages[1:]:
+            usage = usage + u
+        shape = _shape(solution)
+        if shape is None:
+            return replace(window, usage=usage)
+        flop, moved = engine_counters(
+            shape, usages, mean_batch=min(solution.batch, max(1, len(usages)))
+        )
+        return replace(window, usage=usage, flop=flop, bytes_moved=moved)
+
+    def _scores(
+        self, candidates: Sequence[Candidate], completions: dict[str, Completion]
+    ) -> dict[str, Score]:
+        broken = {
+            c.id: Score(
+                metric=self.task.metric,
+                value=0.0,
+                verdict=Verdict(
+                    status=Status.ERROR, kind="engine", message=completions[c.id].error[:500]
+                ),
+            )
+            for c in candidates
+            if completions[c.id].finish is Finish.ERROR
+        }
+        return broken | dict(self.task.score([c for c in candidates if c.id not in broken]))
+
+    def _sample(
+        self,
+        block: Block,
+        attempt: Attempt,
+        request: Request,
+        outcome: tuple[Completion, str, Score],
+        shares: tuple[Measurement, Measurement],
+    ) -> SampleRecord:
+        completion, code, score = outcome
+        return SampleRecord(
+            run_id=self.run_id,
+            solution=block.solution,
+            problem_id=attempt.problem.id,
+            sample=attempt.sample,
+            block=block.index,
+            seed=attempt.seed,
+            prompt_sha256=request_sha256(request),
+            text=completion.text,
+            candidate=code,
+            finish=completion.finish,
+            usage=completion.usage,
+            timings=completion.timings,
+            score=score,
+            generation=shares[0],
+            judging=shares[1],
+            confidence=completion.confidence,
+            ledger=completion.ledger,
+            draft_tokens=completion.draft_tokens,
+            draft_accepted=completion.draft_accepted,
+            error=completion.error,
+        )
+
+
+def _complete(engine: Engine, requests: Sequence[Request]) -> dict[str, Completion]:
+    return {c.id: c for c in engine.generate(requests) if isinstance(c, Completion)}
+
+
+def _shape(solution: Solution) -> ModelShape | None:
+    model = solution.record.model
+    return model.shape if model is not None else None
+
+
+def request_sha256(request: Request) -> str:
+    """Hash what the model is shown (not ids, seeds or limits), as hex SHA-256."""
+    shown = {
+        "messages": [[m.role, m.content] for m in request.messages or ()],
+        "prompt": request.prompt,
+        "prefix": request.prefix,
+        "suffix": request.suffix,
+        "answer_prefix": request.answer_prefix,
+    }
+    return hashlib.sha256(json.dumps(shown, sort_keys=True).encode("utf-8", "replace")).hexdigest()
