@@ -45,6 +45,11 @@ def note(text: str) -> None:
     err().print(text, markup=False)
 
 
+def line(text: str) -> None:
+    """Write one line of machine-readable output on stdout as it is."""
+    sys.stdout.write(text + "\n")
+
+
 def plain(text: object) -> str:
     """Escape rich markup and control characters in text that came from outside."""
     from rich.markup import escape
