@@ -1,0 +1,128 @@
+"""One cost of one solution as text: what the terminal table and the page share.
+
+A cell is a number with its sampling interval, its systematic range and the rung of the method
+ladder it stands on; or the reason why there is none. It never shows 0 for "not measured".
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+from lichen.core.interval import Interval
+from lichen.core.measurement import Missing
+from lichen.core.summary import Cost, Dimension, SolutionSummary, Summary
+from lichen.report import format as fmt
+from lichen.report.clean import one_line
+
+NOT_MEASURED = "not measured"
+NOTHING_SOLVED = "no attempt solved its problem, so the cost per solved task has no bound"
+
+
+class Basis(StrEnum):
+    """What a cost is divided by."""
+
+    SOLVED = "per solved task"
+    ATTEMPT = "per attempt"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """``value`` and ``sampling`` are in the column's unit; ``reason`` explains ``value`` if set.
+
+    ``systematic`` is the range of measurement and factors, "" where the value has none.
+    """
+
+    value: str
+    sampling: str = ""
+    systematic: str = ""
+    method: str = ""
+    reason: str = ""
+    measured: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One dimension over all solutions, in one unit."""
+
+    dimension: Dimension
+    label: str
+    unit: fmt.Unit
+    cells: tuple[Cell, ...]
+
+    @property
+    def methods(self) -> str:
+        """The rungs used in this row, joined; "" if nothing was measured."""
+        return " / ".join(dict.fromkeys(c.method for c in self.cells if c.method))
+
+
+def rows(summary: Summary, basis: Basis) -> tuple[Row, ...]:
+    """Return one row per dimension, always in the order of ``Dimension``."""
+    return tuple(_row(summary, dimension, basis) for dimension in Dimension)
+
+
+def quality(solution: SolutionSummary) -> Cell:
+    """Return a solution's quality with its sampling interval."""
+    value, sampling = fmt.parts(solution.quality)
+    return Cell(value=value, sampling=sampling)
+
+
+def footnotes(table: tuple[Row, ...]) -> tuple[str, ...]:
+    """Return the distinct reasons in reading order; a cell's mark is its place here plus one."""
+    return tuple(dict.fromkeys(c.reason for row in table for c in row.cells if c.reason))
+
+
+def cost_of(solution: SolutionSummary, dimension: Dimension) -> Cost:
+    """Return a solution's cost; a dimension that the summary lacks is missing, not an error."""
+    for cost in solution.costs:
+        if cost.dimension is dimension:
+            return cost
+    absent = Missing(reason="not part of this summary")
+    return Cost(
+        dimension=dimension,
+        total=absent,
+        per_attempt=absent,
+        per_solved=absent,
+        systematic=absent,
+        method=None,
+    )
+
+
+def _row(summary: Summary, dimension: Dimension, basis: Basis) -> Row:
+    costs = [cost_of(s, dimension) for s in summary.solutions]
+    chosen = [c.per_solved if basis is Basis.SOLVED else c.per_attempt for c in costs]
+    unit = fmt.unit_for(dimension, chosen)
+    return Row(
+        dimension=dimension,
+        label=fmt.LABELS[dimension],
+        unit=unit,
+        cells=tuple(_cell(cost, basis, unit) for cost in costs),
+    )
+
+
+def _cell(cost: Cost, basis: Basis, unit: fmt.Unit) -> Cell:
+    chosen = cost.per_solved if basis is Basis.SOLVED else cost.per_attempt
+    if isinstance(chosen, Missing):
+        return Cell(value=NOT_MEASURED, reason=one_line(chosen.reason), measured=False)
+    value, sampling = fmt.parts(unit.interval(chosen))
+    systematic = _systematic(cost, basis)
+    return Cell(
+        value=value,
+        sampling=sampling,
+        systematic=fmt.span(unit.interval(systematic)) if systematic else "",
+        method="" if cost.method is None else str(cost.method),
+        reason=NOTHING_SOLVED if math.isinf(chosen.value) else "",
+    )
+
+
+def _systematic(cost: Cost, basis: Basis) -> Interval | None:
+    """Return the systematic range for a basis; the summary gives it per solved task."""
+    found = cost.systematic
+    if isinstance(found, Missing) or found.is_exact or math.isinf(found.value):
+        return None
+    if basis is Basis.SOLVED:
+        return found
+    if isinstance(cost.per_attempt, Missing) or not found.value:
+        return None
+    return found * (cost.per_attempt.value / found.value)

@@ -1,0 +1,273 @@
+"""The summary in a terminal: rich renderables that read well without colour, at 80 columns too.
+
+Nothing is printed here; the command line's console does that. Text from outside goes into
+``rich.text.Text`` (which knows no markup) after ``clean.one_line``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from lichen.core.footprint import Priced
+from lichen.core.interval import Interval
+from lichen.core.measurement import Missing
+from lichen.core.summary import Comparison, Dimension, SolutionSummary, Summary
+from lichen.report import cells
+from lichen.report import format as fmt
+from lichen.report.cells import Basis, Cell, Row
+from lichen.report.clean import one_line
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+    from rich.table import Table
+    from rich.text import Text
+
+SIDE_BY_SIDE: Final = 3
+"""Solutions in one table where metrics are rows; more than that continue below."""
+
+_NAME_WIDTH: Final = 15
+_UNLIMITED: Final = 10_000
+
+
+def report(summary: Summary, *, basis: Basis = Basis.SOLVED) -> tuple[RenderableType, ...]:
+    """Return everything a terminal shows of a summary: table, sentences, what is missing."""
+    return (
+        Headline(summary=summary, basis=basis),
+        *(verdict(c) for c in summary.comparisons),
+        *not_measured(summary),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Headline:
+    """The headline table. Solutions are rows where the terminal is wide enough, else columns."""
+
+    summary: Summary
+    basis: Basis = Basis.SOLVED
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Choose the layout by the width there is."""
+        table = cells.rows(self.summary, self.basis)
+        notes = cells.footnotes(table)
+        yield _title(self.summary, self.basis)
+        wide = _wide(self.summary, table, notes)
+        if console.measure(wide, options=options.update(width=_UNLIMITED)).maximum <= (
+            options.max_width
+        ):
+            yield wide
+        else:
+            yield from _tall(self.summary, table, notes)
+        yield _legend(self.summary, table)
+        for i, reason in enumerate(notes, 1):
+            yield _text(f"{fmt.superscript(i)} {reason}", style="dim")
+
+
+def verdict(comparison: Comparison) -> Text:
+    """Return a comparison's conclusion as one paragraph."""
+    return _text(one_line(comparison.conclusion), style="bold")
+
+
+def not_measured(summary: Summary) -> tuple[Text, ...]:
+    """Return the line that lists what was not measured and why; nothing if all was."""
+    if not summary.not_measured:
+        return ()
+    listed = "; ".join(f"{one_line(w)} ({one_line(why)})" for w, why in summary.not_measured)
+    return (_text(f"Not measured: {listed}"),)
+
+
+def comparison(c: Comparison) -> tuple[RenderableType, ...]:
+    """Return a comparison in full: conclusion, quality, ratios with intervals, dominance."""
+    return (verdict(c), *(_text(line) for line in quality_lines(c)), _ratios(c))
+
+
+def quality_lines(c: Comparison) -> tuple[str, ...]:
+    """Return the sentences about quality, discordant problems, dominance and interleaving."""
+    a, b = one_line(c.a), one_line(c.b)
+    standing = "not inferior" if c.non_inferior else "not shown to be non-inferior"
+    difference = fmt.signed(c.quality_difference)
+    lines = [f"Quality, {b} {fmt.MINUS} {a}: {difference}; {standing} at the margin {c.margin:g}."]
+    if c.mcnemar_p is not None:
+        lines.append(
+            f"Solved by {a} alone: {fmt.count(c.only_a)}, by {b} alone: {fmt.count(c.only_b)}; "
+            f"exact McNemar p {fmt.probability(c.mcnemar_p)}."
+        )
+    lines.append(
+        f"Probability that {b} is at least as good at no more energy, and better in one: "
+        f"p {fmt.probability(c.p_dominates)}."
+    )
+    if not c.interleaved:
+        lines.append(
+            "The two did not run interleaved: differences in cost may be the machine's, not theirs."
+        )
+    return tuple(lines)
+
+
+def priced(summaries: Sequence[Summary]) -> RenderableType:
+    """Return one table of a run priced for several grids: energy stays, the rest moves."""
+    table = _table()
+    dimensions = (Dimension.ENERGY, Dimension.CARBON, Dimension.WATER, Dimension.MONEY)
+    units = {d: _shared_unit(summaries, d) for d in dimensions}
+    table.add_column("region")
+    table.add_column("solution", max_width=_NAME_WIDTH, overflow="fold")
+    for d in dimensions:
+        table.add_column(f"{fmt.LABELS[d]}\n{units[d].symbol}", justify="right", no_wrap=True)
+    for summary in summaries:
+        for i, solution in enumerate(summary.solutions):
+            costs = [cells.cost_of(solution, d).per_solved for d in dimensions]
+            region = one_line(summary.factors.region) if i == 0 else ""
+            table.add_row(
+                _text(region),
+                _text(one_line(solution.name)),
+                *(_amount(c, units[d]) for c, d in zip(costs, dimensions, strict=True)),
+            )
+    return table
+
+
+def _shared_unit(summaries: Sequence[Summary], dimension: Dimension) -> fmt.Unit:
+    found: list[Priced] = [
+        cells.cost_of(s, dimension).per_solved for summary in summaries for s in summary.solutions
+    ]
+    return fmt.unit_for(dimension, found)
+
+
+def _amount(value: Priced, unit: fmt.Unit) -> Text:
+    if isinstance(value, Missing):
+        return _text(cells.NOT_MEASURED, style="dim")
+    best, sampling = fmt.parts(unit.interval(value))
+    return _stacked((best, ""), (sampling, "dim"))
+
+
+def _wide(summary: Summary, table: tuple[Row, ...], notes: tuple[str, ...]) -> Table:
+    grid = _table()
+    grid.add_column("solution", max_width=_NAME_WIDTH, min_width=6, overflow="fold")
+    grid.add_column(_text(one_line(summary.metric)), justify="right", no_wrap=True)
+    for row in table:
+        label = row.label.removeprefix("peak ")
+        header = _stacked((label, "bold"), (row.unit.symbol, "bold"), (row.methods, "dim"))
+        grid.add_column(header, justify="right", no_wrap=True)
+    for i, solution in enumerate(summary.solutions):
+        grid.add_row(
+            _text(one_line(solution.name)),
+            _compact(cells.quality(solution), notes),
+            *(_compact(row.cells[i], notes, ranged=_ranged(row)) for row in table),
+        )
+    return grid
+
+
+def _tall(summary: Summary, table: tuple[Row, ...], notes: tuple[str, ...]) -> list[Table]:
+    indices = range(len(summary.solutions))
+    chunks = [indices[i : i + SIDE_BY_SIDE] for i in range(0, len(indices), SIDE_BY_SIDE)]
+    return [_tall_part(summary, table, notes, chunk) for chunk in chunks]
+
+
+def _tall_part(
+    summary: Summary, table: tuple[Row, ...], notes: tuple[str, ...], chunk: Sequence[int]
+) -> Table:
+    grid = _table()
+    grid.add_column("", no_wrap=True)
+    chosen: list[SolutionSummary] = [summary.solutions[i] for i in chunk]
+    for solution in chosen:
+        grid.add_column(_text(one_line(solution.name)), justify="right", overflow="fold")
+    grid.add_row(
+        _text(one_line(summary.metric), style="bold"),
+        *(_spacious(cells.quality(s), notes) for s in chosen),
+    )
+    for row in table:
+        rung_unit = row.unit.symbol if _ranged(row) else ""
+        label = _stacked((f"{row.label}, {row.unit.symbol}", "bold"), (row.methods, "dim"))
+        grid.add_row(label, *(_spacious(row.cells[i], notes, rung_unit=rung_unit) for i in chunk))
+    return grid
+
+
+def _ranged(row: Row) -> bool:
+    """Whether a row shows its rung and systematic range: energy, which the rest follows from."""
+    return row.dimension is Dimension.ENERGY
+
+
+def _compact(cell: Cell, notes: tuple[str, ...], *, ranged: bool = False) -> Text:
+    if not cell.measured:
+        first, _, second = cell.value.partition(" ")
+        return _stacked((first, "dim"), (second + _mark(cell, notes), "dim"))
+    rung = ((cell.method, ""), (cell.systematic, "")) if ranged else ()
+    return _stacked((cell.value + _mark(cell, notes), ""), (cell.sampling, "dim"), *rung)
+
+
+def _spacious(cell: Cell, notes: tuple[str, ...], *, rung_unit: str = "") -> Text:
+    if not cell.measured:
+        return _text(cell.value + _mark(cell, notes), style="dim")
+    first = _text(cell.value + _mark(cell, notes))
+    if cell.sampling:
+        low, high = cell.sampling.split(fmt.EN_DASH)
+        first.append(f" [{low}, {high}]", style="dim")
+    if rung_unit and cell.method:
+        first.append(f"\n{cell.method} {cell.systematic} {rung_unit}")
+    return first
+
+
+def _mark(cell: Cell, notes: tuple[str, ...]) -> str:
+    return fmt.superscript(notes.index(cell.reason) + 1) if cell.reason else ""
+
+
+def _ratios(c: Comparison) -> Table:
+    grid = _table()
+    grid.add_column(_text(f"{one_line(c.b)} / {one_line(c.a)}"), overflow="fold")
+    for basis in (Basis.ATTEMPT, Basis.SOLVED):
+        grid.add_column(str(basis), justify="right", no_wrap=True)
+    grid.add_column("claim")
+    for r in c.ratios:
+        grid.add_row(
+            fmt.LABELS[r.dimension], _ratio(r.per_attempt), _ratio(r.per_solved), str(r.claim)
+        )
+    return grid
+
+
+def _ratio(value: Priced) -> Text:
+    if isinstance(value, Interval):
+        return _text(fmt.ratio(value))
+    return _text(cells.NOT_MEASURED, style="dim")
+
+
+def _title(summary: Summary, basis: Basis) -> Text:
+    problems = max((s.problems for s in summary.solutions), default=0)
+    parts = (
+        one_line(summary.task),
+        fmt.plural(problems, "problem"),
+        f"costs {basis}",
+        f"grid {one_line(summary.factors.region)}",
+    )
+    return _text(" · ".join(parts), style="bold")
+
+
+def _legend(summary: Summary, table: tuple[Row, ...]) -> Text:
+    confidence = fmt.percent(summary.confidence)
+    text = f"Ranges beside the numbers: {confidence} of resampled problems."
+    energy = next(r for r in table if r.dimension is Dimension.ENERGY)
+    if any(c.systematic for c in energy.cells):
+        text += " Range under the energy: how it was obtained, and how far off it may be."
+    if any("m¢" in r.unit.symbol for r in table):
+        text += " 1 m¢ = 0.001 US cent."
+    return _text(text, style="dim")
+
+
+def _table() -> Table:
+    from rich import box
+    from rich.table import Table
+
+    return Table(
+        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold", leading=0
+    )
+
+
+def _text(content: str, *, style: str = "") -> Text:
+    from rich.text import Text
+
+    return Text(content, style=style)
+
+
+def _stacked(*lines: tuple[str, str]) -> Text:
+    from rich.text import Text
+
+    kept = [Text(line, style=style) for line, style in lines if line]
+    return Text("\n").join(kept)
