@@ -88,7 +88,7 @@ def schedule(plan: Plan, problems: Sequence[Problem], solutions: Sequence[str]) 
         order = list(solutions)
         rng.shuffle(order)
         for name in order:
-            blocks.append(Block(index=len(blocks), solution=name, attempts=attempts))  # noqa: PERF401 (the index needs the growing list)
+            blocks.append(Block(index=len(blocks), solution=name, attempts=attempts))
     return blocks
 
 

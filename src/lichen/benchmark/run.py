@@ -33,7 +33,7 @@ from lichen.core.record import (
     SolutionRecord,
 )
 from lichen.core.task import Problem, Score, Status, Verdict
-from lichen.meter.engine_counters import engine_counters
+from lichen.meter import engine_counters, idle_baseline
 
 logger = logging.getLogger(__name__)
 
@@ -98,11 +98,13 @@ def run(  # noqa: PLR0913 (one verb, its values and its ports)
     meter: Meter,
     sink: Sink,
     observer: Observer | None = None,
+    resume: bool = False,
 ) -> RunRecord:
     """Run (or finish) the run that ``head`` describes and return its final head.
 
-    ``head.problem_ids`` selects the problems. If the sink already knows the run, the blocks it has
-    are kept and the missing ones are run.
+    ``head.problem_ids`` selects the problems. A new run is stored once the reference solutions are
+    judged, the idle baseline is taken and every solution is up, with what that cost; a resumed one
+    (``resume=True``: the sink knows it) keeps the blocks it has and runs the missing ones.
 
     Raises:
         ConfigError: the task lacks one of the problems, or two solutions share a name.
@@ -115,16 +117,18 @@ def run(  # noqa: PLR0913 (one verb, its values and its ports)
     if len(set(names)) != len(names):
         raise ConfigError(f"solutions need different names, got {', '.join(names)}")
     blocks = schedule(plan, problems, names)
-    done = {b.index for b in sink.blocks(head.id)}
-    if done:
-        watch.stage(f"resuming: {len(done)} of {len(blocks)} blocks are stored")
-        for b in blocks:
-            if b.index in done:
-                watch.advanced(len(b.attempts), "stored")
+    done = {b.index for b in sink.blocks(head.id)} if resume else set()
+    for b in blocks:
+        if b.index in done:
+            watch.advanced(len(b.attempts), "stored before")
     remaining = [b for b in blocks if b.index not in done]
+    if not resume:
+        head = _prepare(head, task, problems, plan, meter, watch)
     if remaining:
         with ExitStack() as stack:
-            engines = _bring_up(solutions, task, stack, watch)
+            engines, loads = _bring_up(solutions, task, meter, stack, watch)
+            if not resume:
+                sink.add_run(_with_loads(head, loads))
             worker = _Worker(head.id, task, meter, engines, {s.name: s for s in solutions})
             for block in remaining:
                 record, samples = worker.work(block)
@@ -152,13 +156,27 @@ def judge_references(task: Task, problems: Sequence[Problem]) -> OracleRecord:
     )
 
 
-def measure_load(solution: Solution, meter: Meter) -> Measurement:
-    """Bring a solution up once in a window of its own and close it: what loading costs."""
-    with meter.window(f"load {solution.name}") as window:
-        engine = solution.open()
-        measurement = window.close()
-    engine.close()
-    return measurement
+def _prepare(
+    head: RunRecord,
+    task: Task,
+    problems: Sequence[Problem],
+    plan: Plan,
+    meter: Meter,
+    watch: Observer,
+) -> RunRecord:
+    watch.stage("judging the reference solutions")
+    oracle = judge_references(task, problems)
+    idle = None
+    if plan.idle_s > 0:
+        watch.stage(f"measuring the idle machine for {plan.idle_s:g} s")
+        idle = idle_baseline(meter, plan.idle_s)
+    return replace(head, oracle=oracle, idle=idle, state=RunState.RUNNING)
+
+
+def _with_loads(head: RunRecord, loads: dict[str, Measurement]) -> RunRecord:
+    return replace(
+        head, solutions=tuple(replace(s, load=loads.get(s.name)) for s in head.solutions)
+    )
 
 
 def _problems(task: Task, ids: Sequence[str]) -> list[Problem]:
@@ -172,20 +190,22 @@ def _problems(task: Task, ids: Sequence[str]) -> list[Problem]:
 
 
 def _bring_up(
-    solutions: Sequence[Solution], task: Task, stack: ExitStack, watch: Observer
-) -> dict[str, Engine]:
+    solutions: Sequence[Solution], task: Task, meter: Meter, stack: ExitStack, watch: Observer
+) -> tuple[dict[str, Engine], dict[str, Measurement]]:
     engines: dict[str, Engine] = {}
+    loads: dict[str, Measurement] = {}
     for solution in solutions:
         watch.stage(f"loading {solution.name}")
-        engine = solution.open()
-        stack.callback(engine.close)
-        if isinstance(task, AdaptsEngine):
-            engine = task.adapt(engine)
-        require(engine, task.needs, who=f"the task {task.name!r}")
+        with meter.window(f"load {solution.name}") as window:
+            engine = solution.open()
+            stack.callback(engine.close)
+            if isinstance(task, AdaptsEngine):
+                engine = task.adapt(engine)
+            require(engine, task.needs, who=f"the task {task.name!r}")
+            _warm_up(solution.name, engine, task)
+            loads[solution.name] = window.close()
         engines[solution.name] = engine
-    for name, engine in engines.items():
-        _warm_up(name, engine, task)
-    return engines
+    return engines, loads
 
 
 def _warm_up(name: str, engine: Engine, task: Task) -> None:
@@ -309,8 +329,8 @@ class _Worker:
             block=block.index,
             seed=attempt.seed,
             prompt_sha256=request_sha256(request),
-            text=completion.text,
-            candidate=code,
+            text=_valid(completion.text),
+            candidate=_valid(code),
             finish=completion.finish,
             usage=completion.usage,
             timings=completion.timings,
@@ -321,12 +341,17 @@ class _Worker:
             ledger=completion.ledger,
             draft_tokens=completion.draft_tokens,
             draft_accepted=completion.draft_accepted,
-            error=completion.error,
+            error=_valid(completion.error),
         )
 
 
 def _complete(engine: Engine, requests: Sequence[Request]) -> dict[str, Completion]:
     return {c.id: c for c in engine.generate(requests) if isinstance(c, Completion)}
+
+
+def _valid(text: str) -> str:
+    # Lone surrogates (from a server's JSON escapes, say) cannot be stored as UTF-8.
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _shape(solution: Solution) -> ModelShape | None:

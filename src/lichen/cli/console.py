@@ -106,6 +106,23 @@ def progress(label: str, total: float | None) -> Iterator[Callable[[float, str],
         yield from _logged_bar(label, total)
 
 
+def download_progress() -> Callable[[str, int, int | None], None]:
+    """Return a catalog's progress callback ``(name, bytes so far, bytes in all)``.
+
+    It prints a line at the start and at each tenth on stderr; the first call of a name starts it.
+    """
+    shown: dict[str, int] = {}
+
+    def report(name: str, done: int, total: int | None) -> None:
+        tenth = int(10 * done / total) if total else 0
+        if shown.get(name, -1) < tenth:
+            shown[name] = tenth
+            size = f" of {total / 1e6:,.0f} MB" if total else ""
+            note(f"fetching {name}: {done / 1e6:,.0f}{size}")
+
+    return report
+
+
 def _live_bar(label: str, total: float | None) -> Iterator[Callable[[float, str], None]]:
     from rich import progress as rp
 

@@ -1,0 +1,229 @@
+"""From a spec to objects: the only place where engines, tasks, meters and stores are constructed.
+
+``workbench(spec, ...)`` resolves everything that a run needs, finds out whether an interrupted run
+of the same spec can go on, and closes all of it at the end.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+from uuid import uuid4
+
+import lichen
+from lichen.benchmark.plan import Plan, select
+from lichen.benchmark.run import Generation, Solution
+from lichen.benchmark.tasks import DATA_SETS, TASKS, TaskContext
+from lichen.catalog import Catalog
+from lichen.compose import settings
+from lichen.compose.spec import RunSpec, SolutionSpec, TaskSpec, spec_hash
+from lichen.core.errors import ConfigError
+from lichen.core.model import ModelArtifact
+from lichen.core.ports import Engine, Meter, Sandbox, Task
+from lichen.core.record import Environment, RunRecord, RunState, SolutionRecord
+from lichen.engines import ENGINES
+from lichen.meter import open_meter
+from lichen.meter.environment import capture
+from lichen.sandbox import open_sandbox
+from lichen.store import Store, open_store
+
+_PACKAGES = ("xllamacpp", "numpy", "pydantic", "sqlalchemy", "torch", "transformers")
+"""Packages whose versions could explain a difference between two runs."""
+
+MODEL_FREE_ENGINES = frozenset({"bm25", "openai_http"})
+"""Engines that load no model file on this machine."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workbench:
+    """Everything a run needs, constructed. ``resume`` tells that the store knows ``head``."""
+
+    head: RunRecord
+    solutions: tuple[Solution, ...]
+    task: Task
+    plan: Plan
+    meter: Meter
+    store: Store
+    resume: bool
+
+
+def make_catalog(
+    progress: Callable[[str, int, int | None], None] | None = None, *, offline: bool | None = None
+) -> Catalog:
+    """Return the user's catalog: cache, mirrors and network as the environment says."""
+    return Catalog(
+        cache_dir=settings.cache_dir(),
+        mirror_dirs=settings.mirror_dirs(),
+        offline=settings.offline() if offline is None else offline,
+        progress=progress,
+    )
+
+
+def make_task(spec: TaskSpec, catalog: Catalog, sandbox: Sandbox) -> Task:
+    """Fetch a task's data (or take the repository that ``spec.data`` names) and make the task."""
+    factory = TASKS.get(spec.name)
+    if spec.name in DATA_SETS:
+        data = catalog.data_set(spec.data or DATA_SETS[spec.name])
+        path, sha256 = Path(data.path), data.sha256
+    else:
+        path, sha256 = Path(spec.data or ".").resolve(), ""
+    return factory(
+        TaskContext(
+            data_path=path,
+            data_sha256=sha256,
+            sandbox=sandbox,
+            style=spec.style,
+            options=spec.options,
+        )
+    )
+
+
+def make_solution(spec: SolutionSpec, catalog: Catalog) -> Solution:
+    """Fetch a solution's model and say how to open it; nothing is loaded yet."""
+    factory = ENGINES.get(spec.engine.name)
+    model: ModelArtifact | None = None
+    if spec.model is not None and spec.engine.name not in MODEL_FREE_ENGINES:
+        model = catalog.model(spec.model)
+    elif spec.model is None and spec.engine.name not in MODEL_FREE_ENGINES:
+        raise ConfigError(
+            f'the solution {spec.name!r} names no model: add  model = "NAME"  '
+            "(see  lichen models list)"
+        )
+    options = spec.engine.options
+    if spec.model is not None and spec.engine.name == "openai_http":
+        options.setdefault("model", spec.model)
+
+    def open_it() -> Engine:
+        return factory(model, options)
+
+    slots = options.get("slots", 1)
+    return Solution(
+        record=SolutionRecord(
+            name=spec.name,
+            model=model,
+            engine=spec.engine.name,
+            settings=_settings(spec),
+        ),
+        open=open_it,
+        generation=Generation(**spec.generation.model_dump()),
+        batch=slots if isinstance(slots, int) and slots > 0 else 1,
+    )
+
+
+@contextmanager
+def workbench(
+    spec: RunSpec,
+    *,
+    store_url: str,
+    catalog: Catalog,
+    fresh: bool = False,
+) -> Iterator[Workbench]:
+    """Construct what ``spec`` says; an unfinished run of the same spec is taken up again.
+
+    A run that another process is working on is never taken up: each running run holds a lock.
+    ``fresh=True`` starts anew in any case.
+    """
+    with ExitStack() as stack:
+        sandbox = open_sandbox(workers=spec.sandbox.workers, unsafe=spec.sandbox.unsafe)
+        stack.callback(sandbox.close)
+        task = make_task(spec.task, catalog, sandbox)
+        solutions = tuple(make_solution(s, catalog) for s in spec.solutions)
+        chosen = select(
+            task.problems(),
+            limit=spec.task.limit,
+            half=spec.task.half,
+            ids=spec.task.problems,
+        )
+        environment = capture(packages=_PACKAGES)
+        digest = spec_hash(spec, _identities(solutions, task, environment))
+        store = open_store(store_url)
+        stack.callback(store.close)
+        meter = open_meter()
+        stack.callback(meter.close)
+        found = None if fresh else _resumable(store, digest, stack)
+        head = found or RunRecord(
+            id=_new_id(digest),
+            created_at=datetime.now(UTC).isoformat(),
+            task=task.name,
+            task_version=task.version,
+            prompt_style=task.prompt_style,
+            metric=task.metric,
+            data_sha256=task.data_sha256,
+            problem_ids=tuple(p.id for p in chosen),
+            samples_per_problem=spec.samples,
+            seed=spec.seed,
+            spec=spec.canonical(),
+            spec_hash=digest,
+            environment=environment,
+            solutions=tuple(s.record for s in solutions),
+            state=RunState.RUNNING,
+        )
+        if found is None:
+            _lock(head.id, stack)
+        yield Workbench(
+            head=head,
+            solutions=solutions,
+            task=task,
+            plan=Plan(
+                samples=spec.samples,
+                seed=spec.seed,
+                block_size=spec.block_size,
+                idle_s=spec.idle_s,
+            ),
+            meter=meter,
+            store=store,
+            resume=found is not None,
+        )
+
+
+def _settings(spec: SolutionSpec) -> tuple[tuple[str, str], ...]:
+    pairs = {f"engine.{k}": str(v) for k, v in spec.engine.options.items() if k != "api_key"}
+    pairs |= {f"generation.{k}": str(v) for k, v in spec.generation.model_dump().items()}
+    return tuple(sorted(pairs.items()))
+
+
+def _identities(
+    solutions: tuple[Solution, ...], task: Task, environment: Environment
+) -> Mapping[str, str]:
+    models = {f"model {s.name}": s.record.model.sha256 for s in solutions if s.record.model}
+    versions = dict(environment.versions)
+    return {
+        **models,
+        "data": task.data_sha256,
+        "task": f"{task.name} {task.version} {task.prompt_style}",
+        "lichen": lichen.__version__,
+        "engine": versions.get("xllamacpp", ""),
+        "cpu": environment.cpu_model,
+    }
+
+
+def _new_id(digest: str) -> str:
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{digest[:4]}{uuid4().hex[:4]}"
+
+
+def _resumable(store: Store, digest: str, stack: ExitStack) -> RunRecord | None:
+    for run in store.unfinished(digest):
+        if _lock(run.id, stack):
+            return run
+    return None
+
+
+def _lock(run_id: str, stack: ExitStack) -> bool:
+    """Hold a run's lock until the stack closes; False when another process holds it."""
+    folder = settings.cache_dir() / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    name = hashlib.sha256(run_id.encode()).hexdigest()[:16]
+    handle: IO[str] = (folder / f"run-{name}").open("w")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        handle.close()
+        return False
+    stack.callback(handle.close)
+    return True
