@@ -1,17 +1,20 @@
 """The kinds of software-engineering work that lichen can measure: one file each.
 
-A task module exports ``make(context) -> Task``. Adding a task = one file, one row here, one line
-in ``docs/reference/tasks.md``; the contract suite then tests it.
+A task module exports ``make(context) -> Task`` and ``FACTS``. Adding a task = one file,
+one row here, one line in ``docs/reference/tasks.md``; the contract suite then tests it.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lichen.core.generation import Capability
 from lichen.core.ports import Sandbox, Task
 from lichen.core.registry import Registry
+from lichen.core.task import PromptStyle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +34,23 @@ class TaskContext:
     sandbox: Sandbox
     style: str = ""
     options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFacts:
+    """What can be said of a task without its data.
+
+    ``needs`` are the capabilities of the default style; ``either`` are alternatives, one of which
+    the engine must have. ``self_check_is_oracle`` warns that the question shows the very tests that
+    decide, so that a strategy which runs them knows the verdict.
+    """
+
+    metric: str
+    needs: frozenset[Capability]
+    styles: tuple[PromptStyle, ...]
+    options: tuple[str, ...] = ()
+    either: frozenset[Capability] = frozenset()
+    self_check_is_oracle: bool = False
 
 
 TaskFactory = Callable[[TaskContext], Task]
@@ -54,3 +74,10 @@ DATA_SETS: Mapping[str, str] = {
     "repair": "humanevalpack-python",
 }
 """Task name -> the catalog's data set; tasks that read a local repository are not in it."""
+
+
+def facts(name: str) -> TaskFacts | None:
+    """Return a task's facts, None for a plug-in whose module does not export ``FACTS``."""
+    module = sys.modules[TASKS.get(name).__module__]
+    found = getattr(module, "FACTS", None)
+    return found if isinstance(found, TaskFacts) else None

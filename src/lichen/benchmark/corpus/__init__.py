@@ -1,0 +1,1 @@
+"""Where questions come from: JSON Lines files and git repositories, both read as hostile input."""

@@ -1,0 +1,90 @@
+"""HumanEval: complete a Python function from its signature and docstring (Chen et al. 2021).
+
+Data: 164 rows of task_id, prompt, entry_point, canonical_solution, test (arXiv 2107.03374). A
+candidate is a whole program; ``lichen.benchmark.answers.export`` writes it for the official scorer.
+Four problems' tests call helpers of the prompt (32, 38, 50 ...), so these run beside the test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar, Final
+
+from lichen.benchmark.corpus.rows import file_sha256, read_rows, unique_ids
+from lichen.benchmark.executed import (
+    METRIC,
+    NEEDS,
+    ExecutedTask,
+    check_options,
+    checking_program,
+    chosen_style,
+    fenced,
+    helpers_of,
+)
+from lichen.benchmark.tasks import TaskContext, TaskFacts
+from lichen.core.task import Problem, PromptStyle, Trial
+
+STYLES: Final = (
+    PromptStyle(
+        name="concise",
+        version="1",
+        description="asks for the full function in a code block, which small models answer tersely",
+    ),
+    PromptStyle(
+        name="natural",
+        version="1",
+        description="'Write this Python function:', as people ask; models add explanations",
+    ),
+)
+FACTS: Final = TaskFacts(metric=METRIC, needs=NEEDS, styles=STYLES)
+
+_OPENING: Final = {
+    "concise": "Complete the following Python function. "
+    "Return the full function in a Python code block.",
+    "natural": "Write this Python function:",
+}
+
+
+class HumanEval(ExecutedTask):
+    """See the module."""
+
+    name: ClassVar[str] = "humaneval"
+    own_version: ClassVar[str] = "1"
+
+    def question(self, problem: Problem) -> str:
+        """Return the instruction and the fenced prompt."""
+        return f"{_OPENING[self.prompt_style]}\n\n{fenced(problem.prompt)}"
+
+    def trial(self, problem: Problem, code: str, *, name: str) -> Trial:
+        """Hold the candidate to the problem's ``check``."""
+        return Trial(
+            id=name,
+            solution=code,
+            entry_point=problem.entry_point,
+            setup=helpers_of(problem),
+            check=checking_program(problem.fields["test"], problem.entry_point),
+        )
+
+
+def make(context: TaskContext) -> HumanEval:
+    """Build the task from ``HumanEval.jsonl`` (or ``.gz``); raises ConfigError for bad data."""
+    check_options(context.options, (), task=HumanEval.name)
+    return HumanEval(
+        problems=tuple(_problems(context.data_path)),
+        style=chosen_style(STYLES, context.style, task=HumanEval.name),
+        data_sha256=context.data_sha256 or file_sha256(context.data_path),
+        sandbox=context.sandbox,
+    )
+
+
+def _problems(path: Path) -> Iterator[Problem]:
+    for row, name in unique_ids((r, r.text("task_id")) for r in read_rows(path)):
+        prompt, body = row.text("prompt"), row.text("canonical_solution", "")
+        yield Problem(
+            id=name,
+            prompt=prompt,
+            entry_point=row.identifier("entry_point"),
+            reference=prompt + body if body else "",
+            fields={"stub": prompt, "test": row.text("test")},
+        )
