@@ -1,0 +1,277 @@
+"""The engine that runs llama.cpp in this process.
+
+Every request becomes one raw completion: chats are rendered by llama.cpp's own template first, and
+an answer prefix is appended to the rendered prompt, so that the model continues it in the same
+turn and the text never contains it. Sampling is temperature, then top-p, and nothing else; at
+temperature 0 it is greedy.
+
+llama.cpp's decoding of several slots together is not bit-identical to one slot; greedy output is
+reproducible at one slot and may differ in near-ties at more.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from lichen.core.errors import CapabilityError, EngineError, MissingDependencyError
+from lichen.core.generation import Capability, Completion, Delta, Finish, Request
+from lichen.core.measurement import Usage
+from lichen.core.model import ModelArtifact
+from lichen.engines.fanout import Fanout, Job
+from lichen.engines.llama_cpp.answer import Answer
+from lichen.engines.llama_cpp.fim import find_fim_tokens
+from lichen.engines.llama_cpp.loopback import Loopback
+from lichen.engines.llama_cpp.options import LlamaCppOptions, parameters
+from lichen.engines.llama_cpp.slots import SlotTable
+from lichen.engines.transcript import Transcript, unencodable
+
+_GGUF_MAGIC: Final = b"GGUF"
+"""First four bytes of every GGUF file (ggml's gguf.md)."""
+
+_ALWAYS: Final = frozenset(
+    {
+        Capability.CHAT,
+        Capability.RAW,
+        Capability.ANSWER_PREFIX,
+        Capability.STREAM,
+        Capability.CANCEL,
+        Capability.LOGPROBS,
+        Capability.SEED,
+        Capability.TOKENIZE,
+        Capability.IN_PROCESS,
+    }
+)
+
+
+class LlamaCppEngine:
+    """An ``Engine``, ``Tokenizer`` and, with the option ``embedding``, ``Embedder``.
+
+    Args:
+        model: a GGUF file.
+        options: how to load and run it.
+        clock: monotonic seconds.
+
+    Raises:
+        MissingDependencyError: xllamacpp is not installed.
+        EngineError: a file is absent, is no GGUF file, or llama.cpp cannot load it.
+    """
+
+    name = "llama_cpp"
+
+    def __init__(
+        self,
+        model: ModelArtifact,
+        options: LlamaCppOptions,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.options = options
+        self._clock = clock
+        api_key = secrets.token_urlsafe(32)
+        self._server: Any = _load(model, options, api_key)
+        self._loopback = Loopback(self._server.listening_address, api_key)
+        self._fanout = Fanout(options.slots, self.name, clock)
+        self._seats = SlotTable(options.slots)
+        self._closing = threading.Lock()
+        self._fim = find_fim_tokens(self._control_ids, self._start_ids())
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What this model, loaded with these options, can do."""
+        found = set(_ALWAYS)
+        if self._fim is not None:
+            found.add(Capability.INFILL)
+        if self.options.embedding:
+            found.add(Capability.EMBED)
+        return frozenset(found)
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Delta | Completion]:
+        """Run requests on the slots; see ``lichen.core.ports.Engine``.
+
+        A completion that a stop rule cut counts the tokens llama.cpp had reported by then; one
+        more per sequence may have been under way.
+        """
+        return self._fanout.run(requests, self._answer)
+
+    def close(self) -> None:
+        """Cancel what runs, wait for it to let go, free the model (idempotent)."""
+        self._fanout.close()
+        with self._closing:
+            self._server = None  # the last reference: llama.cpp unloads now
+
+    # -- one request ---------------------------------------------------------------------------
+
+    def _answer(self, job: Job) -> Completion:
+        request = job.request
+        transcript = Transcript(request, job.submitted_s, self._clock, job.emit)
+        error = unencodable(request)
+        if not error and request.kind == "infill" and self._fim is None:
+            error = "this model has no fill-in-the-middle tokens, so it cannot infill"
+        if error or job.cancelled:
+            error = error or "the request was cancelled"
+            return transcript.completion(Usage(), Finish.ERROR, error=error)
+        answer = Answer(request, transcript)
+        prompt = self._prompt(request)
+        if isinstance(prompt, Mapping):  # the template refused the messages
+            answer.read_whole(prompt)
+            return answer.completion()
+        body = {"prompt": prompt, **_sampling(request)}
+        if self.options.prompt_cache == "off":
+            self._complete(body, answer, job)
+        else:
+            seat = self._seats.take(request.user, repr(prompt))
+            try:
+                body |= {"id_slot": seat.index, "cache_prompt": seat.reuse}
+                self._complete(body, answer, job)
+            finally:
+                self._seats.give_back(seat)
+        return answer.completion(cancelled=job.cancelled)
+
+    def _complete(self, body: dict[str, Any], answer: Answer, job: Job) -> None:
+        if not (job.request.stream or job.request.stop):
+            whole = self._loopback.post("/v1/completions", body, job)
+            if whole:
+                answer.read_whole(whole)
+            return
+        # Progress chunks come during prefill, so that a long prompt can be cancelled too.
+        body |= {"stream": True, "timings_per_token": True, "return_progress": True}
+        failure: list[BaseException] = []
+
+        def on_chunk(chunk: Mapping[str, Any]) -> bool:
+            # xllamacpp swallows what a callback raises, so it is carried out by hand.
+            try:
+                return job.cancelled or answer.read_chunk(chunk)
+            except BaseException as exc:  # noqa: BLE001 (re-raised below, outside the callback)
+                failure.append(exc)
+                return True
+
+        try:
+            self._open_server().handle_completions(body, on_chunk)
+        except (RuntimeError, ValueError) as exc:  # what xllamacpp raises for a bad request
+            answer.fail(f"llama.cpp refused the request: {exc}")
+        if failure:
+            raise EngineError(f"llama.cpp sent what cannot be read: {failure[0]!r}") from failure[0]
+
+    def _prompt(self, request: Request) -> str | list[int] | Mapping[str, Any]:
+        """Return the prompt as text or token ids, or llama.cpp's error object."""
+        if request.prompt is not None:
+            return request.prompt
+        if request.messages is not None:
+            messages = [{"role": str(m.role), "content": m.content} for m in request.messages]
+            rendered = self._loopback.post("/apply-template", {"messages": messages})
+            if "prompt" not in rendered:
+                return {"error": rendered.get("error", "its chat template failed")}
+            return str(rendered["prompt"]) + request.answer_prefix
+        assert self._fim is not None  # noqa: S101 (checked before; narrows the type)
+        prefix, suffix = self.tokenize(request.prefix or ""), self.tokenize(request.suffix or "")
+        return self._fim.prompt(prefix, suffix)
+
+    # -- tokens and vectors --------------------------------------------------------------------
+
+    def tokenize(self, text: str) -> list[int]:
+        """Return token ids; nothing is added and control tokens in ``text`` stay plain text."""
+        return self._ids(text, parse_special=False, add_special=False)
+
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        """Return the text of token ids; raises EngineError for an id outside the vocabulary."""
+        answer = self._loopback.post("/detokenize", {"tokens": list(tokens)})
+        if "content" not in answer:
+            msg = f"llama.cpp cannot turn these token ids into text: {_message(answer)}"
+            raise EngineError(msg)
+        return str(answer["content"])
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """Return one vector of the model's embedding length per text, of Euclidean norm 1.
+
+        Raises:
+            CapabilityError: the engine was opened without the option ``embedding``.
+            EngineError: llama.cpp refused (a text longer than the context, most often).
+        """
+        if not self.options.embedding:
+            msg = "engine llama_cpp embeds only when opened with the option embedding = true"
+            raise CapabilityError(msg)
+        if not texts:
+            return []
+        answer = self._open_server().handle_embeddings({"input": list(texts)})
+        if "data" not in answer:
+            raise EngineError(f"llama.cpp cannot embed these texts: {_message(answer)}")
+        rows = sorted(answer["data"], key=lambda row: int(row["index"]))
+        return [[float(x) for x in row["embedding"]] for row in rows]
+
+    def _control_ids(self, text: str) -> list[int]:
+        return self._ids(text, parse_special=True, add_special=False)
+
+    def _start_ids(self) -> list[int]:
+        """Token ids that open every prompt. Only BOS can: what an empty text is turned into."""
+        return self._ids("", parse_special=False, add_special=True)
+
+    def _ids(self, text: str, *, parse_special: bool, add_special: bool) -> list[int]:
+        body = {"content": text, "parse_special": parse_special, "add_special": add_special}
+        self._open_server()
+        answer = self._loopback.post("/tokenize", body)
+        if "tokens" not in answer:
+            raise EngineError(f"llama.cpp cannot tokenise this text: {_message(answer)}")
+        return [int(t) for t in answer["tokens"]]
+
+    def _open_server(self) -> Any:
+        server = self._server
+        if server is None:
+            raise EngineError("the engine 'llama_cpp' has been closed; open it again to use it")
+        return server
+
+
+def _load(model: ModelArtifact, options: LlamaCppOptions, api_key: str) -> Any:
+    try:
+        import xllamacpp
+    except ImportError as exc:
+        purpose = "the engine llama_cpp"
+        raise MissingDependencyError.for_extra("xllamacpp", "llama", purpose) from exc
+    for what, path in (("model", model.path), *options.files):
+        _check_gguf(what, path)
+    try:
+        return xllamacpp.Server(parameters(xllamacpp, model.path, options, api_key))
+    except RuntimeError as exc:
+        # llama.cpp's reason goes to its own log only.
+        with_files = "".join(f", with the {what} {path}" for what, path in options.files)
+        msg = (
+            f"llama.cpp cannot load {model.path}{with_files}: a file is damaged or of a kind it "
+            "does not know, or memory is short; set the option verbosity = 1 to see its own log"
+        )
+        raise EngineError(msg) from exc
+
+
+def _check_gguf(what: str, path: str) -> None:
+    try:
+        with Path(path).open("rb") as f:
+            magic = f.read(len(_GGUF_MAGIC))
+    except OSError as exc:
+        raise EngineError(f"the {what} {path} cannot be read: {exc.strerror}") from exc
+    if magic != _GGUF_MAGIC:
+        raise EngineError(f"the {what} {path} is not a GGUF file")
+
+
+def _sampling(request: Request) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "max_tokens": request.max_tokens,
+        "temperature": request.temperature,
+        "seed": request.seed,
+        "cache_prompt": False,
+    }
+    if request.temperature == 0:
+        body |= {"samplers": ["top_k"], "top_k": 1}
+    else:
+        body |= {"samplers": ["temperature", "top_p"], "top_p": request.top_p}
+    if request.stop_strings:
+        body["stop"] = list(request.stop_strings)
+    if request.logprobs:
+        body["logprobs"] = request.logprobs
+    return body
+
+
+def _message(answer: Mapping[str, Any]) -> str:
+    error = answer.get("error")
+    return str(error.get("message") if isinstance(error, Mapping) else error)
