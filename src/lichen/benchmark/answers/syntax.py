@@ -80,6 +80,15 @@ def first_line(statement: ast.stmt) -> int:
     return min([statement.lineno, *(d.lineno for d in decorators)])
 
 
+def is_docstring(statement: ast.stmt) -> bool:
+    """Whether a statement, standing first in a body, is its docstring."""
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )
+
+
 def _own_scope(statements: list[ast.stmt]) -> Iterator[ast.AST]:
     todo: list[ast.AST] = list(reversed(statements))
     while todo:
