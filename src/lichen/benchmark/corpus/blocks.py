@@ -46,14 +46,14 @@ class Language:
 
 
 _JS_FUNCTIONS: Final = frozenset(
-    [
+    {
         "function_declaration",
         "function_expression",
         "arrow_function",
         "method_definition",
         "generator_function",
         "generator_function_declaration",
-    ]
+    }
 )
 _C_FUNCTIONS: Final = frozenset({"function_definition"})
 

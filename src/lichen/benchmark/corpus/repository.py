@@ -28,37 +28,15 @@ _TIMEOUT_S: Final = 120
 _REGULAR: Final = ("100644", "100755")
 """Modes of plain files in a tree; links (120000) and submodules (160000) are not read."""
 
-_FOREIGN_FOLDERS: Final = frozenset(
-    [
-        "vendor",
-        "vendors",
-        "vendored",
-        "_vendor",
-        "third_party",
-        "third-party",
-        "thirdparty",
-        "external",
-        "extern",
-        "deps",
-        "node_modules",
-        "bower_components",
-        "site-packages",
-        "venv",
-        ".venv",
-        "env",
-        "dist",
-        "build",
-        "target",
-        "out",
-        "generated",
-        "gen",
-        "__generated__",
-        "__pycache__",
-        "testdata",
-        "fixtures",
-        "snapshots",
-    ]
-)
+# fmt: off
+_FOREIGN_FOLDERS: Final = frozenset({
+    "vendor", "vendors", "vendored", "_vendor", "third_party", "third-party",
+    "thirdparty", "external", "extern", "deps", "node_modules", "bower_components",
+    "site-packages", "venv", ".venv", "env", "dist", "build", "target", "out",
+    "generated", "gen", "__generated__", "__pycache__", "testdata", "fixtures",
+    "snapshots",
+})
+# fmt: on
 """Folders that by convention hold other people's or a machine's code."""
 
 _FOREIGN_NAMES: Final = re.compile(
