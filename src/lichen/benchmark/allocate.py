@@ -74,11 +74,13 @@ def split_generation(
 def split_judging(window: Measurement, scores: Sequence[Score]) -> tuple[Measurement, ...]:
     """Return each score's share of its block's judging window, in order.
 
-    By the verdicts' CPU time; equal shares where any verdict does not know it.
+    By the verdicts' CPU time; a verdict that does not know it counts as the mean of those that do,
+    and shares are equal where none does.
     """
     spent = [s.verdict.cpu_s if s.verdict is not None else None for s in scores]
     known = [cpu_s for cpu_s in spent if cpu_s is not None]
-    weights = known if len(known) == len(spent) else [1.0] * len(spent)
+    typical = math.fsum(known) / len(known) if known else 1.0
+    weights = [typical if cpu_s is None else cpu_s for cpu_s in spent]
     return tuple(window.scaled(part) for part in shares(weights))
 
 

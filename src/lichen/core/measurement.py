@@ -210,7 +210,9 @@ class Measurement(Value):
         """
         present = [e for e in self.energy_j if isinstance(e, Reading)]
         if not present:
-            reasons = "; ".join(e.reason for e in self.energy_j if isinstance(e, Missing))
+            reasons = "; ".join(
+                dict.fromkeys(e.reason for e in self.energy_j if isinstance(e, Missing))
+            )
             return Missing(reason=reasons or "no energy probe in this window")
         total: Quantity = present[0]
         for entry in present[1:]:
