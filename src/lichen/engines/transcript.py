@@ -67,15 +67,19 @@ class Transcript:
         if self._ttft_s is None:
             self._ttft_s = max(self._clock() - self._submitted_s - decode_s, 0.0)
 
-    def add(self, text: str, logprobs: tuple[TokenLogprob, ...] = ()) -> bool:
+    def add(
+        self, text: str, logprobs: tuple[TokenLogprob, ...] = (), *, whole: bool = False
+    ) -> bool:
         """Append what the model said, ask the stop rule, emit the delta.
 
         Returns ``finished``: when True the caller cancels the sequence. Text that comes after
-        that is ignored.
+        that is ignored. A ``whole`` answer arrives in one piece, so that its arrival does not
+        tell when its first token came.
         """
         if self.finished or not (text or logprobs):
             return self.finished
-        self.mark_first_token()
+        if not whole:
+            self.mark_first_token()
         before = len(self._text)
         known = len(self._logprobs)
         self._text += text
