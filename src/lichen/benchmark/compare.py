@@ -7,18 +7,46 @@ follows from tokens and the architecture, which windows do not disturb.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from lichen.benchmark.attempts import Table
+import numpy as np
+
+from lichen.benchmark.attempts import Indices, Table
+from lichen.benchmark.bootstrap import Array
 from lichen.benchmark.conclude import conclusion
 from lichen.benchmark.costs import Sampling
-from lichen.benchmark.pair import Pair, Side, is_interleaved
+from lichen.benchmark.pair import Arm, Pair
 from lichen.benchmark.paired import FEWEST_BLOCKS, holm, mcnemar, mean_difference
 from lichen.core.footprint import Priced
 from lichen.core.interval import Interval
 from lichen.core.measurement import Missing, Reading
 from lichen.core.summary import Claim, Comparison, CostRatio, Dimension
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """One solution of a comparison: its attempts and their additive costs."""
+
+    table: Table
+    columns: Mapping[Dimension, Array | Missing]
+
+    def only(self, problem_ids: Sequence[str]) -> Side:
+        """Return the side on these problems alone."""
+        wanted = frozenset(problem_ids)
+        rows = [i for i, s in enumerate(self.table.samples) if s.problem_id in wanted]
+        columns = {d: c if isinstance(c, Missing) else c[rows] for d, c in self.columns.items()}
+        return Side(table=self.table.only(problem_ids), columns=columns)
+
+    def arm(self, block: Indices) -> Arm:
+        """Return what is resampled."""
+        return Arm(
+            problem=self.table.problem,
+            block=block,
+            quality=self.table.quality,
+            solved=self.table.solved,
+            costs={d: c for d, c in self.columns.items() if not isinstance(c, Missing)},
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,12 +66,14 @@ class Finding:
 
 def compare(a: Side, b: Side, how: Sampling, *, margin: float) -> Finding:
     """Compare B with A on the problems both attempted, of which there must be one at least."""
-    pair = Pair(a, b, how)
-    interleaved = is_interleaved(pair.a.table, pair.b.table)
-    quality = mean_difference(
-        pair.b.table.mean_quality - pair.a.table.mean_quality, confidence=how.confidence
-    )
-    only_a, only_b, mcnemar_p = _first_samples(pair.a.table, pair.b.table)
+    shared = frozenset(b.table.problem_ids)
+    common = tuple(p for p in a.table.problem_ids if p in shared)
+    a, b = a.only(common), b.only(common)
+    blocks_a, blocks_b = _paired_blocks(a.table, b.table)
+    pair = Pair(a.arm(blocks_a), b.arm(blocks_b), how)
+    interleaved = _interleaved(a.table, b.table)
+    quality = mean_difference(pair.quality_differences(), confidence=how.confidence)
+    only_a, only_b, mcnemar_p = _first_samples(a.table, b.table)
     headline = next((d for d in (Dimension.ENERGY, Dimension.CPU_TIME) if d in pair.known), None)
     return Finding(
         comparison=Comparison(
@@ -55,14 +85,23 @@ def compare(a: Side, b: Side, how: Sampling, *, margin: float) -> Finding:
             mcnemar_p=mcnemar_p,
             only_a=only_a,
             only_b=only_b,
-            ratios=tuple(_ratio(pair, d, interleaved=interleaved) for d in Dimension),
+            ratios=tuple(
+                _memory(a.table, b.table, interleaved=interleaved)
+                if d is Dimension.MEMORY
+                else _ratio(pair, d, interleaved=interleaved)
+                if d in pair.known
+                else _no_ratio(d, _why(d, a, b))
+                for d in Dimension
+            ),
             p_dominates=pair.p_dominates(headline) if headline is not None else 0.0,
             interleaved=interleaved,
             conclusion="",
         ),
         p_values={d: pair.ratio(d, "attempts").p_value for d in pair.known},
         headline=headline,
-        p_cheaper=_p_cheaper(pair, headline),
+        p_cheaper=pair.ratio(headline, "solved").p_less
+        if headline is not None and pair.both_solved_some
+        else None,
     )
 
 
@@ -90,18 +129,10 @@ def corrected(findings: Sequence[Finding], *, confidence: float) -> tuple[Compar
 
 
 def _ratio(pair: Pair, d: Dimension, *, interleaved: bool) -> CostRatio:
-    if d is Dimension.MEMORY:
-        return _memory(pair.a.table, pair.b.table, interleaved=interleaved)
-    if d not in pair.known:
-        why = next(
-            (c for s in (pair.a, pair.b) if isinstance(c := s.columns[d], Missing)),
-            Missing(reason="one of the two cost nothing, so there is no ratio"),
-        )
-        return _no_ratio(d, why)
     per_attempt = pair.ratio(d, "attempts")
     interval = per_attempt.interval(pair.how.confidence)
     per_solved: Priced = Missing(reason="one of the two solved nothing, so there is no ratio")
-    if min(float(s.table.solved.sum()) for s in (pair.a, pair.b)) > 0:
+    if pair.both_solved_some:
         per_solved = pair.ratio(d, "solved").interval(pair.how.confidence)
     undisturbed = d is Dimension.COMPUTATION
     claimable = undisturbed or (interleaved and per_attempt.spread.blocks >= FEWEST_BLOCKS)
@@ -131,6 +162,11 @@ def _memory(a: Table, b: Table, *, interleaved: bool) -> CostRatio:
     )
 
 
+def _why(d: Dimension, a: Side, b: Side) -> Missing:
+    missing = (c for s in (a, b) if isinstance(c := s.columns[d], Missing))
+    return next(missing, Missing(reason="one of the two cost nothing, so there is no ratio"))
+
+
 def _no_ratio(d: Dimension, why: Missing) -> CostRatio:
     return CostRatio(dimension=d, per_attempt=why, per_solved=why, claim=Claim.NOT_COMPARABLE)
 
@@ -151,11 +187,6 @@ def _withdrawn(c: Comparison, d: Dimension) -> Comparison:
     return replace(c, ratios=ratios)
 
 
-def _p_cheaper(pair: Pair, headline: Dimension | None) -> float | None:
-    solved = min(float(s.table.solved.sum()) for s in (pair.a, pair.b))
-    return None if headline is None or solved == 0 else pair.ratio(headline, "solved").p_less
-
-
 def _first_samples(a: Table, b: Table) -> tuple[int, int, float | None]:
     if not (a.pass_fail and b.pass_fail):
         return 0, 0, None
@@ -169,3 +200,42 @@ def _first_samples(a: Table, b: Table) -> tuple[int, int, float | None]:
     only_a = sum(of_a[p] and not of_b[p] for p in of_a)
     only_b = sum(of_b[p] and not of_a[p] for p in of_a)
     return only_a, only_b, mcnemar(only_a, only_b)
+
+
+def _interleaved(a: Table, b: Table) -> bool:
+    """Whether two solutions took turns within one run.
+
+    One block each is a turn; of several, neither solution's may all come before the other's.
+    """
+    if a.run.id != b.run.id:
+        return False
+    first, second = ({s.block for s in t.samples} for t in (a, b))
+    if len(first) == len(second) == 1:
+        return True
+    return not (max(first) < min(second) or max(second) < min(first))
+
+
+def _paired_blocks(a: Table, b: Table) -> tuple[Indices, Indices]:
+    """Number the blocks of A's rows and of B's, so that windows on the same attempts share one.
+
+    Blocks are joined when they hold the same (problem, sample), directly or through others.
+    """
+    leader: dict[tuple[int, int], tuple[int, int]] = {}
+
+    def find(block: tuple[int, int]) -> tuple[int, int]:
+        while leader.setdefault(block, block) != block:
+            block = leader[block]
+        return block
+
+    held: dict[tuple[str, int], tuple[int, int]] = {}
+    rows: list[tuple[int, int]] = []
+    for side, table in enumerate((a, b)):
+        for s in table.samples:
+            block = (side, s.block)
+            rows.append(block)
+            other = held.setdefault((s.problem_id, s.sample), block)
+            one, two = sorted((find(block), find(other)))
+            leader[two] = one
+    number: dict[tuple[int, int], int] = {}
+    found = np.array([number.setdefault(find(r), len(number)) for r in rows], dtype=np.intp)
+    return found[: len(a.samples)], found[len(a.samples) :]

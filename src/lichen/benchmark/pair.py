@@ -8,19 +8,17 @@ resamples, so what they share (hard problems, long answers, a power model's fact
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
 
-from lichen.benchmark.attempts import Indices, Table
+from lichen.benchmark.attempts import Indices
 from lichen.benchmark.bootstrap import Array, percentile, resampled_sums, stretched
 from lichen.benchmark.costs import Sampling, log_quotient, unlogged
 from lichen.benchmark.paired import Spread, clustered_spread, p_dominates, p_value, stretch_over
 from lichen.core.interval import Interval
-from lichen.core.measurement import Missing
-from lichen.core.record import SampleRecord
 from lichen.core.summary import Dimension
 
 Count = Literal["attempts", "solved"]
@@ -29,28 +27,41 @@ _QUALITY: Final = "quality"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Side:
-    """One solution of a comparison: its attempts and their additive costs."""
+class Arm:
+    """One solution's attempts, a row each.
 
-    table: Table
-    columns: Mapping[Dimension, Array | Missing]
+    Args:
+        problem: number of the problem, the same numbers for both arms, from 0 without gaps.
+        block: number of the measuring window; windows of a pair share one.
+        quality: score in [0, 1].
+        solved: 1.0 or 0.0.
+        costs: additive costs >= 0, those that are known.
+    """
 
-    def only(self, problem_ids: Sequence[str]) -> Side:
-        """Return the side on these problems alone."""
-        wanted = frozenset(problem_ids)
-        rows = [i for i, s in enumerate(self.table.samples) if s.problem_id in wanted]
-        columns = {d: c if isinstance(c, Missing) else c[rows] for d, c in self.columns.items()}
-        return Side(table=self.table.only(problem_ids), columns=columns)
+    problem: Indices
+    block: Indices
+    quality: Array
+    solved: Array
+    costs: Mapping[Dimension, Array]
 
-    def usable(self, d: Dimension) -> bool:
-        """Whether the cost is known and not zero altogether."""
-        column = self.columns.get(d)
-        return column is not None and not isinstance(column, Missing) and float(column.sum()) > 0
+    @property
+    def problems(self) -> int:
+        """How many problems there are."""
+        return int(self.problem.max()) + 1
 
     def rows(self) -> dict[str, Array]:
-        """Return everything that is summed over attempts, by name."""
-        known = {str(d): c for d, c in self.columns.items() if not isinstance(c, Missing)}
-        return {"attempts": np.ones(len(self.table.samples)), "solved": self.table.solved, **known}
+        """Return everything that is summed, by name."""
+        costs = {str(d): column for d, column in self.costs.items()}
+        return {"attempts": np.ones_like(self.solved), "solved": self.solved, **costs}
+
+    def per_problem(self, column: Array) -> Array:
+        """Sum a column over each problem's attempts."""
+        sums = np.bincount(self.problem, weights=column, minlength=self.problems)
+        return sums.astype(np.float64)  # an empty column counts in whole numbers
+
+    def mean_quality(self) -> Array:
+        """Return each problem's mean score."""
+        return self.per_problem(self.quality) / self.per_problem(np.ones_like(self.quality))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,29 +88,34 @@ class LogRatio:
 
 
 class Pair:
-    """B against A on the problems both attempted.
+    """B against A on the same problems."""
 
-    Args:
-        a, b: the sides; only common problems are used, of which there must be one.
-        how: resampling.
-    """
-
-    def __init__(self, a: Side, b: Side, how: Sampling) -> None:
-        shared = frozenset(b.table.problem_ids)
-        common = tuple(p for p in a.table.problem_ids if p in shared)
-        self.a, self.b, self.how = a.only(common), b.only(common), how
-        self.problems = len(common)
-        self.known = tuple(d for d in Dimension if self.a.usable(d) and self.b.usable(d))
-        self._rows = (self.a.rows(), self.b.rows())
-        self._blocks = paired_blocks(self.a.table, self.b.table)
+    def __init__(self, a: Arm, b: Arm, how: Sampling) -> None:
+        self.a, self.b, self.how = a, b, how
+        self.known = tuple(
+            d for d in Dimension if all(d in s.costs and s.costs[d].sum() > 0 for s in (a, b))
+        )
+        self._rows = (a.rows(), b.rows())
         self._draws = self._resample()
         self._ratios: dict[tuple[Dimension, Count], LogRatio] = {}
 
+    @property
+    def both_solved_some(self) -> bool:
+        """Whether a cost per solved problem exists on both sides."""
+        return bool(self.a.solved.any() and self.b.solved.any())
+
     def ratio(self, d: Dimension, per: Count) -> LogRatio:
-        """Return the log-ratio of the cost per attempt or per solved one; ``d`` in ``known``."""
+        """Return the log-ratio of the cost per attempt, or per solved one (if both solved some).
+
+        ``d`` must be in ``known``: of the other dimensions there is no ratio.
+        """
         if (d, per) not in self._ratios:
             self._ratios[d, per] = self._ratio(str(d), per)
         return self._ratios[d, per]
+
+    def quality_differences(self) -> Array:
+        """Return B's mean score minus A's, per problem."""
+        return self.b.mean_quality() - self.a.mean_quality()
 
     def p_dominates(self, d: Dimension) -> float:
         """Return the joint probability that B is as good and as cheap, and better in one."""
@@ -113,7 +129,9 @@ class Pair:
         estimate = math.log(above / below)
         draws = log_quotient(draws_b[cost] * draws_a[per], draws_a[cost] * draws_b[per])
         spread = self._spread(cost, per)
-        factor = stretch_over(draws, spread, problems=self.problems, confidence=self.how.confidence)
+        factor = stretch_over(
+            draws, spread, problems=self.a.problems, confidence=self.how.confidence
+        )
         return LogRatio(estimate=estimate, draws=stretched(draws, estimate, factor), spread=spread)
 
     def _spread(self, cost: str, per: Count) -> Spread:
@@ -125,59 +143,16 @@ class Pair:
         return clustered_spread(
             np.concatenate(terms),
             np.concatenate(weights),
-            np.concatenate([self.a.table.problem, self.b.table.problem]),
-            self._blocks,
+            np.concatenate([self.a.problem, self.b.problem]),
+            np.concatenate([self.a.block, self.b.block]),
         )
 
     def _resample(self) -> tuple[dict[str, Array], dict[str, Array]]:
         features: list[Array] = []
-        for side, rows in zip((self.a, self.b), self._rows, strict=True):
-            features += [side.table.per_problem(column) for column in rows.values()]
-            features.append(side.table.mean_quality)
+        for arm, rows in zip((self.a, self.b), self._rows, strict=True):
+            features += [arm.per_problem(column) for column in rows.values()]
+            features.append(arm.mean_quality())
         sums = resampled_sums(np.stack(features, 1), draws=self.how.draws, rng=self.how.rng())
         columns = iter(sums.T)
-        first, second = ({name: next(columns) for name in (*rows, _QUALITY)} for rows in self._rows)
+        first, second = ({name: next(columns) for name in (*r, _QUALITY)} for r in self._rows)
         return first, second
-
-
-def is_interleaved(a: Table, b: Table) -> bool:
-    """Whether two solutions took turns within one run.
-
-    One block each is a turn; of several, neither solution's may all come before the other's.
-    """
-    if a.run.id != b.run.id:
-        return False
-    first, second = ({s.block for s in t.samples} for t in (a, b))
-    if len(first) == len(second) == 1:
-        return True
-    return not (max(first) < min(second) or max(second) < min(first))
-
-
-def paired_blocks(a: Table, b: Table) -> Indices:
-    """Number the blocks of A's rows, then B's, so that windows on the same attempts share one.
-
-    Blocks are joined when they hold the same (problem, sample), directly or through others.
-    """
-    leader: dict[tuple[int, int], tuple[int, int]] = {}
-
-    def find(block: tuple[int, int]) -> tuple[int, int]:
-        while leader.setdefault(block, block) != block:
-            block = leader[block]
-        return block
-
-    held: dict[tuple[str, int], tuple[int, int]] = {}
-    rows: list[tuple[int, int]] = []
-    for side, table in enumerate((a, b)):
-        for s in table.samples:
-            block = (side, s.block)
-            rows.append(block)
-            other = held.setdefault(attempt_key(s), block)
-            one, two = sorted((find(block), find(other)))
-            leader[two] = one
-    number: dict[tuple[int, int], int] = {}
-    return np.array([number.setdefault(find(r), len(number)) for r in rows], dtype=np.intp)
-
-
-def attempt_key(sample: SampleRecord) -> tuple[str, int]:
-    """Return what a sample has in common with the other solution's."""
-    return sample.problem_id, sample.sample

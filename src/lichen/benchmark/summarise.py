@@ -14,10 +14,9 @@ from typing import Final
 import numpy as np
 
 from lichen.benchmark.attempts import Table, tabulate
-from lichen.benchmark.compare import Finding, compare, corrected
+from lichen.benchmark.compare import Finding, Side, compare, corrected
 from lichen.benchmark.costs import Sampling, all_columns, costs, stages, waste_share
 from lichen.benchmark.latency import decode_tokens_per_s, finished, percentiles
-from lichen.benchmark.pair import Side
 from lichen.benchmark.paired import pareto_front
 from lichen.benchmark.passk import mean_in_unit_range, pass_at_k_all
 from lichen.core.errors import ConfigError
