@@ -7,7 +7,7 @@ factors with their sources; one row per region.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -152,7 +152,7 @@ def training(
 ) -> None:
     """Training, from GPU-hours x power, or from parameters x tokens."""
     if watts is not None:
-        place.overrides[f"power.{device}"] = watts
+        place = replace(place, overrides={**place.overrides, f"power.{device}": watts})
     multiplier = _development(development)
 
     def make(factors: FactorSet) -> Estimate:

@@ -75,7 +75,7 @@ def show(estimate: Estimate, rows: Sequence[Row], *, published: bool) -> None:
     console.show(f"[bold]{console.plain(title)}[/bold]")
     columns = ["region", ">energy", ">CO2e, power", ">CO2e, hardware", ">water", ">power bill"]
     if rows[0].hardware_cost is not None:
-        columns.append(">hardware")
+        columns.append(">machine cost")
     console.table(
         "", columns, [_cells(r) for r in rows], caption="modelled; low to high in brackets"
     )

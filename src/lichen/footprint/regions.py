@@ -44,7 +44,7 @@ def region_code(text: str, *, also: Collection[str] = ()) -> str:
     spellings, names = _table()
     code = spellings.get(text.strip().casefold())
     if code is None:
-        hints = [*names, *names.values(), *also]
+        hints = list(dict.fromkeys([*names, *names.values(), *also]))
         near = text.strip().title() if len(text.strip()) > 3 else text.strip().upper()  # noqa: PLR2004 (a code has 3 letters)
         raise UnknownNameError(unknown("region", near, hints))
     return code

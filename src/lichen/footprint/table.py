@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib import resources
@@ -135,8 +136,10 @@ def _factor(row: dict[str, str], at: str) -> Factor:
     low, value, high = (_number(row, column, at) for column in ("low", "value", "high"))
     if not low <= value <= high:
         raise ConfigError(f"{at}: needs low <= value <= high, got {low:g}, {value:g}, {high:g}")
-    if not row["year"].isdecimal() or not row["year"].isascii():
-        raise ConfigError(f"{at}: the year {row['year']!r} must be a number (0 for a definition)")
+    if not re.fullmatch(r"[0-9]{1,4}", row["year"]):
+        raise ConfigError(
+            f"{at}: the year {row['year'][:20]!r} must be a number, 0 for a definition"
+        )
     check(row["name"], Interval(low=low, value=value, high=high), unit=row["unit"], at=at)
     return Factor(
         name=row["name"],
