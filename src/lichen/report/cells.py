@@ -7,17 +7,23 @@ ladder it stands on; or the reason why there is none. It never shows 0 for "not 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from lichen.core.interval import Interval
 from lichen.core.measurement import Missing
-from lichen.core.summary import Cost, Dimension, SolutionSummary, Summary
+from lichen.core.summary import Comparison, Cost, CostRatio, Dimension, SolutionSummary, Summary
 from lichen.report import format as fmt
 from lichen.report.clean import one_line
 
 NOT_MEASURED = "not measured"
 NOTHING_SOLVED = "no attempt solved its problem, so the cost per solved task has no bound"
+
+
+PRICED: Final = (Dimension.ENERGY, Dimension.CARBON, Dimension.WATER, Dimension.MONEY)
+"""What a table of several grids shows: energy, which stays, and what the grid changes."""
 
 
 class Basis(StrEnum):
@@ -57,6 +63,14 @@ class Row:
         return " / ".join(dict.fromkeys(c.method for c in self.cells if c.method))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PricedTable:
+    """Costs per solved task on several grids: (label, unit) columns; (region, solution, cells)."""
+
+    columns: tuple[tuple[str, str], ...]
+    rows: tuple[tuple[str, str, tuple[Cell, ...]], ...]
+
+
 def rows(summary: Summary, basis: Basis) -> tuple[Row, ...]:
     """Return one row per dimension, always in the order of ``Dimension``."""
     return tuple(_row(summary, dimension, basis) for dimension in Dimension)
@@ -66,6 +80,34 @@ def quality(solution: SolutionSummary) -> Cell:
     """Return a solution's quality with its sampling interval."""
     value, sampling = fmt.parts(solution.quality)
     return Cell(value=value, sampling=sampling)
+
+
+def priced(summaries: Sequence[Summary]) -> PricedTable:
+    """Arrange one run priced for several grids; a column keeps one unit over all of them."""
+    units = {
+        d: fmt.unit_for(
+            d, [cost_of(s, d).per_solved for summary in summaries for s in summary.solutions]
+        )
+        for d in PRICED
+    }
+    return PricedTable(
+        columns=tuple((fmt.LABELS[d], u.symbol) for d, u in units.items()),
+        rows=tuple(
+            (
+                one_line(summary.factors.region),
+                one_line(solution.name),
+                tuple(_cell(cost_of(solution, d), Basis.SOLVED, u) for d, u in units.items()),
+            )
+            for summary in summaries
+            for solution in summary.solutions
+        ),
+    )
+
+
+def ratios(comparison: Comparison, basis: Basis) -> tuple[tuple[Cell, str], ...]:
+    """Return a comparison's ratio and claim for every dimension, in the order of ``rows``."""
+    found = {r.dimension: r for r in comparison.ratios}
+    return tuple(_ratio(found.get(dimension), basis) for dimension in Dimension)
 
 
 def footnotes(table: tuple[Row, ...]) -> tuple[str, ...]:
@@ -114,6 +156,20 @@ def _cell(cost: Cost, basis: Basis, unit: fmt.Unit) -> Cell:
         method="" if cost.method is None else str(cost.method),
         reason=NOTHING_SOLVED if math.isinf(chosen.value) else "",
     )
+
+
+def _ratio(ratio: CostRatio | None, basis: Basis) -> tuple[Cell, str]:
+    absent = Cell(value=NOT_MEASURED, measured=False)
+    if ratio is None:
+        return absent, ""
+    chosen = ratio.per_solved if basis is Basis.SOLVED else ratio.per_attempt
+    if isinstance(chosen, Missing):
+        return absent, ""
+    value, sampling = fmt.parts(chosen)
+    # The claim follows the interval per attempt; beside the one per solved task it could contradict
+    # what the reader sees.
+    claim = str(ratio.claim) if basis is Basis.ATTEMPT else ""
+    return Cell(value=f"{value}\u00d7", sampling=sampling), claim
 
 
 def _systematic(cost: Cost, basis: Basis) -> Interval | None:

@@ -183,8 +183,8 @@ def percent(share: float) -> str:
 def probability(p: float) -> str:
     """Write ``= 0.62``, or ``< 0.001`` and ``> 0.999`` where resampling cannot tell more."""
     if p < 0.001:  # noqa: PLR2004 (three decimals)
-        return "< 0.001"
-    return "> 0.999" if p > 0.999 else f"= {significant(p, 2)}"  # noqa: PLR2004 (three decimals)
+        return "<\u00a00.001"
+    return ">\u00a00.999" if p > 0.999 else f"=\u00a0{significant(p, 2)}"  # noqa: PLR2004 (three decimals)
 
 
 def count(value: int) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from lichen.core.footprint import Priced
 from lichen.core.interval import Interval
-from lichen.core.measurement import Missing
+from lichen.core.record import RunRecord, RunState
 from lichen.core.summary import Comparison, Dimension, SolutionSummary, Summary
 from lichen.report import cells
 from lichen.report import format as fmt
@@ -31,12 +31,25 @@ _NAME_WIDTH: Final = 15
 _UNLIMITED: Final = 10_000
 
 
-def report(summary: Summary, *, basis: Basis = Basis.SOLVED) -> tuple[RenderableType, ...]:
-    """Return everything a terminal shows of a summary: table, sentences, what is missing."""
+def render(
+    run: RunRecord, summary: Summary, *, width: int | None = None, basis: Basis = Basis.SOLVED
+) -> tuple[RenderableType, ...]:
+    """Return everything a terminal shows of a run.
+
+    Args:
+        run: gives the id, the state and how the reference solutions fared.
+        summary: what to show.
+        width: columns to lay the table out for; None asks the console.
+        basis: cost per solved task or per attempt.
+
+    Returns:
+        The headline table, the comparisons' conclusions, what was not measured, remarks.
+    """
     return (
-        Headline(summary=summary, basis=basis),
+        Headline(summary=summary, basis=basis, width=width),
         *(verdict(c) for c in summary.comparisons),
         *not_measured(summary),
+        *_remarks(run),
     )
 
 
@@ -46,6 +59,7 @@ class Headline:
 
     summary: Summary
     basis: Basis = Basis.SOLVED
+    width: int | None = None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Choose the layout by the width there is."""
@@ -53,9 +67,8 @@ class Headline:
         notes = cells.footnotes(table)
         yield _title(self.summary, self.basis)
         wide = _wide(self.summary, table, notes)
-        if console.measure(wide, options=options.update(width=_UNLIMITED)).maximum <= (
-            options.max_width
-        ):
+        needed = console.measure(wide, options=options.update(width=_UNLIMITED)).maximum
+        if needed <= (self.width or options.max_width):
             yield wide
         else:
             yield from _tall(self.summary, table, notes)
@@ -77,6 +90,18 @@ def not_measured(summary: Summary) -> tuple[Text, ...]:
     return (_text(f"Not measured: {listed}"),)
 
 
+def _remarks(run: RunRecord) -> tuple[Text, ...]:
+    lines = [f"Run {one_line(run.id)}"]
+    if run.state is not RunState.FINISHED:
+        lines[0] += f" is {run.state}: these numbers are of the part that is stored"
+    if run.oracle is not None:
+        o = run.oracle
+        lines[0] += f"; reference solutions that pass: {o.passed} of {o.problems}"
+    lines[0] += "."
+    lines += [one_line(n) for n in run.notes]
+    return tuple(_text(line, style="dim") for line in lines)
+
+
 def comparison(c: Comparison) -> tuple[RenderableType, ...]:
     """Return a comparison in full: conclusion, quality, ratios with intervals, dominance."""
     return (verdict(c), *(_text(line) for line in quality_lines(c)), _ratios(c))
@@ -91,11 +116,11 @@ def quality_lines(c: Comparison) -> tuple[str, ...]:
     if c.mcnemar_p is not None:
         lines.append(
             f"Solved by {a} alone: {fmt.count(c.only_a)}, by {b} alone: {fmt.count(c.only_b)}; "
-            f"exact McNemar p {fmt.probability(c.mcnemar_p)}."
+            f"exact McNemar p\u00a0{fmt.probability(c.mcnemar_p)}."
         )
     lines.append(
         f"Probability that {b} is at least as good at no more energy, and better in one: "
-        f"p {fmt.probability(c.p_dominates)}."
+        f"p\u00a0{fmt.probability(c.p_dominates)}."
     )
     if not c.interleaved:
         lines.append(
@@ -106,37 +131,21 @@ def quality_lines(c: Comparison) -> tuple[str, ...]:
 
 def priced(summaries: Sequence[Summary]) -> RenderableType:
     """Return one table of a run priced for several grids: energy stays, the rest moves."""
+    found = cells.priced(summaries)
     table = _table()
-    dimensions = (Dimension.ENERGY, Dimension.CARBON, Dimension.WATER, Dimension.MONEY)
-    units = {d: _shared_unit(summaries, d) for d in dimensions}
-    table.add_column("region")
+    table.add_column("grid")
     table.add_column("solution", max_width=_NAME_WIDTH, overflow="fold")
-    for d in dimensions:
-        table.add_column(f"{fmt.LABELS[d]}\n{units[d].symbol}", justify="right", no_wrap=True)
-    for summary in summaries:
-        for i, solution in enumerate(summary.solutions):
-            costs = [cells.cost_of(solution, d).per_solved for d in dimensions]
-            region = one_line(summary.factors.region) if i == 0 else ""
-            table.add_row(
-                _text(region),
-                _text(one_line(solution.name)),
-                *(_amount(c, units[d]) for c, d in zip(costs, dimensions, strict=True)),
-            )
+    for label, unit in found.columns:
+        table.add_column(f"{label}\n{unit}", justify="right", no_wrap=True)
+    before = ""
+    for region, solution, row in found.rows:
+        table.add_row(
+            _text("" if region == before else region),
+            _text(solution),
+            *(_compact(cell, ()) for cell in row),
+        )
+        before = region
     return table
-
-
-def _shared_unit(summaries: Sequence[Summary], dimension: Dimension) -> fmt.Unit:
-    found: list[Priced] = [
-        cells.cost_of(s, dimension).per_solved for summary in summaries for s in summary.solutions
-    ]
-    return fmt.unit_for(dimension, found)
-
-
-def _amount(value: Priced, unit: fmt.Unit) -> Text:
-    if isinstance(value, Missing):
-        return _text(cells.NOT_MEASURED, style="dim")
-    best, sampling = fmt.parts(unit.interval(value))
-    return _stacked((best, ""), (sampling, "dim"))
 
 
 def _wide(summary: Summary, table: tuple[Row, ...], notes: tuple[str, ...]) -> Table:
@@ -207,7 +216,7 @@ def _spacious(cell: Cell, notes: tuple[str, ...], *, rung_unit: str = "") -> Tex
 
 
 def _mark(cell: Cell, notes: tuple[str, ...]) -> str:
-    return fmt.superscript(notes.index(cell.reason) + 1) if cell.reason else ""
+    return fmt.superscript(notes.index(cell.reason) + 1) if cell.reason in notes else ""
 
 
 def _ratios(c: Comparison) -> Table:

@@ -1,0 +1,256 @@
+"""One self-contained page per run: no network, no font, no script needed to read it.
+
+Everything shown is text from records, neutralised (``clean``) and then escaped by Jinja2. The
+content security policy in the page forbids whatever else a browser could be made to fetch or run:
+the style sheet and the small sorting script are allowed by their hash alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Final
+
+from lichen.core.errors import MissingDependencyError
+from lichen.core.interval import Interval
+from lichen.core.record import RunRecord, RunState, SampleRecord
+from lichen.core.summary import Comparison, Dimension, SolutionSummary, Summary
+from lichen.report import cells, facts, figures, terminal
+from lichen.report import format as fmt
+from lichen.report.cells import Basis, Row
+from lichen.report.charts import ink
+from lichen.report.clean import one_line, visible
+from lichen.report.problems import problems
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+MOST_FORESTS: Final = 4
+"""Comparisons that get a drawing; further ones have their sentences."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparisonView:
+    """A comparison in words and, for the first few, as a drawing."""
+
+    conclusion: str
+    lines: tuple[str, ...]
+    figure: figures.Figure | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableView:
+    """A cost table on one basis; ``ratios`` is empty unless exactly two solutions compete."""
+
+    basis: Basis
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+    ratios: tuple[tuple[cells.Cell, str], ...]
+
+
+def render(
+    run: RunRecord,
+    samples: Sequence[SampleRecord],
+    summary: Summary,
+    *,
+    elsewhere: Sequence[Summary] = (),
+) -> str:
+    """Return the page of a run as HTML text.
+
+    Args:
+        run: the head of the run; its environment and spec are shown.
+        samples: the run's attempts.
+        summary: what was concluded from them.
+        elsewhere: the same run priced for other grids, shown beside the first.
+
+    Raises:
+        MissingDependencyError: jinja2, altair or vl-convert-python is not installed.
+    """
+    templates = _templates()
+    style = _asset("style.css")
+    script = _asset("script.js.html")
+    context = _context(run, samples, summary, elsewhere)
+    policy = (
+        "default-src 'none'; base-uri 'none'; form-action 'none'; "
+        f"style-src '{_hash(style)}'; script-src '{_hash(script)}'"
+    )
+    from markupsafe import Markup
+
+    trusted = {"style": Markup(style), "script": Markup(script), "policy": policy}  # noqa: S704 (our own files)
+    return templates.get_template("page.html").render(**trusted, **context)
+
+
+def _context(
+    run: RunRecord,
+    samples: Sequence[SampleRecord],
+    summary: Summary,
+    elsewhere: Sequence[Summary],
+) -> dict[str, Any]:
+    looks = {s.name: i for i, s in enumerate(summary.solutions)}
+    return {
+        "run": run,
+        "summary": summary,
+        "names": [(i, one_line(s.name)) for i, s in enumerate(summary.solutions)],
+        "headline": headline(summary),
+        "lede": _lede(run, summary),
+        "tables": [_table(summary, basis) for basis in (Basis.SOLVED, Basis.ATTEMPT)],
+        **_against(summary),
+        "qualities": [cells.quality(s) for s in summary.solutions],
+        "extras": _extras(summary),
+        "comparisons": [
+            _comparison(c, n, looks.get(c.b, 1)) for n, c in enumerate(summary.comparisons)
+        ],
+        "plane": figures.quality_plane(summary),
+        "stages": figures.stage_bars(summary),
+        "stage_rows": figures.stage_rows(summary),
+        "facets": figures.latencies(summary, samples),
+        "problems": problems(run, samples, summary),
+        "factors": facts.factors(summary.factors),
+        "elsewhere": cells.priced((summary, *elsewhere)) if elsewhere else None,
+        "ladder": facts.ladder(summary),
+        "solutions": facts.solutions(run.solutions, summary),
+        "environment": facts.environment(run.environment),
+        "data": facts.data(run),
+        "idle": facts.idle(run),
+        "redo": facts.redo(run),
+        "confidence": fmt.percent(summary.confidence),
+        "notes": [one_line(n) for n in (*run.notes, *summary.notes)],
+        "missing": [(one_line(w), one_line(y)) for w, y in summary.not_measured],
+        "stage_names": ink.STAGES,
+        "markers": tuple(
+            (ink.shape(i), " ".join(map(str, ink.dash(i)))) for i in range(ink.SERIES)
+        ),
+    }
+
+
+def headline(summary: Summary) -> str:
+    """Return the page's first sentence: the first comparison's conclusion, or what one buys."""
+    if summary.comparisons:
+        return one_line(summary.comparisons[0].conclusion)
+    if not summary.solutions:
+        return f"Nothing was run on {one_line(summary.task)}."
+    s = summary.solutions[0]
+    return (
+        f"{one_line(s.name)} scores {fmt.interval(s.quality)} {one_line(summary.metric)} on "
+        f"{one_line(summary.task)}{_price(s)}."
+    )
+
+
+def _price(s: SolutionSummary) -> str:
+    for dimension in (Dimension.ENERGY, Dimension.CPU_TIME):
+        cost = cells.cost_of(s, dimension)
+        if isinstance(cost.per_solved, Interval) and not math.isinf(cost.per_solved.value):
+            unit = fmt.unit_for(dimension, [cost.per_solved])
+            amount = fmt.interval(unit.interval(cost.per_solved))
+            return f", at {amount} {unit.symbol} per solved task"
+    return ""
+
+
+def _lede(run: RunRecord, summary: Summary) -> list[str]:
+    problem_count = max((s.problems for s in summary.solutions), default=0)
+    parts = [
+        one_line(summary.task),
+        fmt.plural(problem_count, "problem"),
+        f"{fmt.plural(run.samples_per_problem, 'attempt')} each",
+        f"priced for {one_line(summary.factors.region)}",
+        one_line(run.created_at[:10]),
+    ]
+    if run.state is not RunState.FINISHED:
+        parts.append(f"the run is {run.state}: this is what is stored so far")
+    return parts
+
+
+def _table(summary: Summary, basis: Basis) -> TableView:
+    table = cells.rows(summary, basis)
+    return TableView(
+        basis=basis,
+        rows=table,
+        notes=cells.footnotes(table),
+        ratios=cells.ratios(summary.comparisons[0], basis) if _is_duel(summary) else (),
+    )
+
+
+def _is_duel(summary: Summary) -> bool:
+    """Whether the table has room and meaning for a column of ratios: B against A, nothing else."""
+    names = tuple(s.name for s in summary.solutions)
+    return len(summary.comparisons) == 1 and names == (
+        summary.comparisons[0].a,
+        summary.comparisons[0].b,
+    )
+
+
+def _against(summary: Summary) -> dict[str, Any]:
+    if not _is_duel(summary):
+        return {"difference": None, "standing": ""}
+    c = summary.comparisons[0]
+    best, _, rest = fmt.signed(c.quality_difference).partition(" ")
+    return {
+        "difference": cells.Cell(value=best, sampling=rest.strip("[]").replace(", ", " to ")),
+        "standing": "not inferior" if c.non_inferior else "not shown non-inferior",
+    }
+
+
+def _extras(summary: Summary) -> list[tuple[str, list[str]]]:
+    """Return further rows of the headline table: what the attempts were."""
+    s = summary.solutions
+    return [
+        ("solved", [f"{fmt.count(x.solved)} of {fmt.count(x.attempts)}" for x in s]),
+        (
+            "waste",
+            ["unknown" if x.waste_share is None else fmt.percent(x.waste_share) for x in s],
+        ),
+        ("tokens out", [fmt.count(x.completion_tokens) for x in s]),
+        (
+            "tokens/s",
+            [
+                "not measured"
+                if x.decode_tokens_per_s is None
+                else fmt.significant(x.decode_tokens_per_s)
+                for x in s
+            ],
+        ),
+        ("failed requests", [fmt.count(x.errors) for x in s]),
+    ]
+
+
+def _comparison(c: Comparison, n: int, look: int) -> ComparisonView:
+    return ComparisonView(
+        conclusion=one_line(c.conclusion),
+        lines=terminal.quality_lines(c),
+        figure=figures.ratio_forest(c, n, look) if n < MOST_FORESTS else None,
+    )
+
+
+def _templates() -> Environment:
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+    except ImportError as exc:
+        raise MissingDependencyError.for_extra("jinja2", "report", "writing a report page") from exc
+    return Environment(
+        loader=PackageLoader("lichen.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_harmless,
+    )
+
+
+def _harmless(value: object) -> object:
+    """Neutralise whatever a template prints, so that no field can be forgotten."""
+    if isinstance(value, str) and not hasattr(value, "__html__"):
+        return visible(value)
+    return value
+
+
+def _asset(name: str) -> str:
+    return files("lichen.report").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"
