@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,6 +131,10 @@ class Catalog:
         ref = self._ref(text, Kind.MODEL)
         path, sha256 = self._obtain(ref)
         header = read_header(path)
+        try:
+            shape = shape_of(header)
+        except ConfigError as exc:
+            raise ConfigError(f"{str(path)!r}: {exc}") from exc
         entry = self.entry(text) or self._entry_of(sha256)
         return ModelArtifact(
             name=ref.text if ref.kind is RefKind.NAME else path.stem,
@@ -137,7 +142,7 @@ class Catalog:
             format="gguf",
             sha256=sha256,
             size_bytes=header.file_size,
-            shape=shape_of(header),
+            shape=shape,
             licence=entry.licence if entry is not None else _licence(header),
         )
 
@@ -167,32 +172,15 @@ class Catalog:
     def cached(self) -> tuple[CachedFile, ...]:
         """Return the whole files in the cache: entries in table order, then other references."""
         found = [
-            CachedFile(
-                name=e.name,
-                kind=e.kind.value,
-                path=path,
-                size_bytes=path.stat().st_size,
-                pinned_sha256=e.sha256,
-            )
+            _cached_file(e.name, e.kind.value, path, e.sha256)
             for e in self._entries
             if (path := self._entry_path(e)).is_file()
         ]
         for note in sorted((self._cache / "fetched").glob("*/ref.txt")):
-            ref = ModelRef(text=note.read_text("utf-8"), kind=RefKind.URL)
-            if ref.text.startswith("hf:"):
-                ref = ModelRef(text=ref.text, kind=RefKind.HUB)
+            ref = parse_ref(note.read_text("utf-8"), ())
             path = self._target(ref)
             if path.is_file():
-                size = path.stat().st_size
-                found.append(
-                    CachedFile(
-                        name=ref.text,
-                        kind=ref.kind.value,
-                        path=path,
-                        size_bytes=size,
-                        pinned_sha256="",
-                    )
-                )
+                found.append(_cached_file(ref.text, ref.kind.value, path, ""))
         return tuple(found)
 
     def remove(self, name: str) -> int:
@@ -208,10 +196,12 @@ class Catalog:
         freed = 0
         with locked(self._cache / "locks", target):
             for path in (target, *target.parent.glob(f"{_escaped(target.name)}.*.part*")):
-                if path.is_file():
+                if path.is_dir():
+                    shutil.rmtree(path)
+                elif path.is_file():
                     freed += path.stat().st_size
                     path.unlink()
-                    self._verified.forget(path)
+            self._verified.forget(target)
             (target.parent / "ref.txt").unlink(missing_ok=True)
             if target.parent.is_dir() and not any(target.parent.iterdir()):
                 target.parent.rmdir()
@@ -261,6 +251,11 @@ class Catalog:
         digest = self._fetcher.fetch(shown, target, Pin(), (self._open(spec),))
         write_atomically(target.parent / "ref.txt", ref.text)
         return target, digest
+
+
+def _cached_file(name: str, kind: str, path: Path, sha256: str) -> CachedFile:
+    size = path.stat().st_size
+    return CachedFile(name=name, kind=kind, path=path, size_bytes=size, pinned_sha256=sha256)
 
 
 def _licence(header: GgufHeader) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,7 @@ class PartFile:
         mark = hashlib.sha256(source.encode()).hexdigest()[:8]
         self.path = target.with_name(f"{target.name}.{mark}.part")
         self._state_path = target.with_name(f"{target.name}.{mark}.part.json")
+        self._scratch = target.with_name(f"{target.name}.{mark}.part.d")
 
     @property
     def size(self) -> int:
@@ -65,8 +67,19 @@ class PartFile:
                 file.flush()
                 os.fsync(file.fileno())
 
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Give an empty directory beside the file; what a killed process left in it goes first."""
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        self._scratch.mkdir(parents=True)
+        try:
+            yield self._scratch
+        finally:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+
     def discard(self) -> None:
-        """Delete the partial file and its state."""
+        """Delete the partial file, its state and its scratch directory."""
+        shutil.rmtree(self._scratch, ignore_errors=True)
         self.path.unlink(missing_ok=True)
         self._state_path.unlink(missing_ok=True)
 

@@ -45,9 +45,10 @@ def command() -> None:
 def list_models(as_json: bool) -> None:
     """List the models and data sets lichen knows by name, and what else is in the cache."""
     catalog = _catalog()
-    here = {c.name for c in catalog.cached()}
+    cached = catalog.cached()
+    here = {c.name for c in cached}
     entries = (*catalog.models(), *catalog.data_sets())
-    others = [c for c in catalog.cached() if not c.pinned_sha256]
+    others = [c for c in cached if not c.pinned_sha256]
     if as_json:
         listed = [_entry_row(e, cached=e.name in here) for e in entries]
         console.emit_json({"entries": listed, "fetched": [_plain(c) for c in others]})

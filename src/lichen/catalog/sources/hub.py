@@ -40,7 +40,12 @@ def find_access(spec: HubSpec) -> HubAccess:
         from huggingface_hub import constants, get_token, try_to_load_from_cache
     except ImportError:
         return HubAccess()
-    found = try_to_load_from_cache(spec.repo, spec.file, revision=spec.revision)
+    try:
+        found = try_to_load_from_cache(spec.repo, spec.file, revision=spec.revision)
+    except ValueError as exc:
+        raise FetchError(f"{spec.repo!r} is not a repository's name") from exc
+    if constants.HF_HUB_OFFLINE and not isinstance(found, str):
+        raise FetchError("HF_HUB_OFFLINE is set and the hub cache does not have it")
     return HubAccess(
         endpoint=constants.ENDPOINT,
         token=get_token() or "",

