@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lichen.core.errors import ConfigError
-from lichen.footprint.reference import factors_page
+from lichen.footprint.reference import render
 from lichen.footprint.table import COLUMNS, GRID, load_factors, parse_factors
 
 HEADER = ",".join(COLUMNS)
@@ -117,4 +117,4 @@ def test_an_unreadable_file_is_one_sentence(tmp_path):
 
 def test_the_reference_page_is_current():
     """docs/reference/factors.md is exactly what the factor files say."""
-    assert DOCS.read_text(encoding="utf-8") == factors_page(load_factors())
+    assert DOCS.read_text(encoding="utf-8") == render()

@@ -130,7 +130,7 @@ def _placed(function: Callable[..., None]) -> Callable[..., None]:
     return decorated
 
 
-@click.group()
+@click.group(name="estimate")
 def command() -> None:
     """Estimate what was not run here. Every number is modelled; the boundary is stated."""
 

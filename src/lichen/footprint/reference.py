@@ -7,12 +7,13 @@ from typing import Final
 
 from lichen.core.footprint import Factor
 from lichen.footprint.regions import region_name
+from lichen.footprint.table import load_factors
 
 _HEAD: Final = """\
 # Factors
 
 Every number that turns joules and seconds into carbon, water and money. This page is generated
-from `src/lichen/footprint/data/*.csv` by `lichen.footprint.reference.factors_page`; a test fails
+from `src/lichen/footprint/data/*.csv` by `lichen.footprint.reference.render`; a test fails
 when it is not current. How factors are used, and how to bring your own, is in
 [methodology](../explanation/methodology.md).
 
@@ -38,8 +39,9 @@ _TITLES: Final = {
 }
 
 
-def factors_page(rows: Sequence[Factor]) -> str:
-    """Return the Markdown page for these factors, grouped by family in a fixed order."""
+def render(rows: Sequence[Factor] | None = None) -> str:
+    """Return the Markdown page of these factors (default: the built-in ones), by family."""
+    rows = load_factors() if rows is None else rows
     parts = [_HEAD]
     for family, title in _TITLES.items():
         members = [f for f in rows if f.name.split(".")[0] == family]
