@@ -230,12 +230,24 @@ class _Reader:
         if nesting > _MAX_NESTING:
             raise self._damaged(f"nests arrays more than {_MAX_NESTING} deep")
         self._step(count)
+        if kind == _STRING:
+            self._skip_texts(count)
+            return
         for _ in range(count):
-            if kind == _STRING:
-                self._jump(self._length(_MAX_TEXT_BYTES, "a text"))
-            else:
-                inner, inner_count = self._kind(), int(self.scalar(10))
-                self._skip(inner, inner_count, nesting + 1)
+            inner, inner_count = self._kind(), int(self.scalar(10))
+            self._skip(inner, inner_count, nesting + 1)
+
+    def _skip_texts(self, count: int) -> None:
+        """Step over strings: the hot loop, since vocabularies have hundreds of thousands."""
+        length_at = struct.Struct("<Q").unpack_from
+        for _ in range(count):
+            self._fill(8)
+            (length,) = length_at(self._buffer, self._at)
+            if length > _MAX_TEXT_BYTES:
+                raise self._damaged(f"has a text of {length:,} bytes")
+            self._at += 8 + length
+            if self._at > len(self._buffer):
+                self._jump(0)
 
     def _step(self, count: int) -> None:
         self._steps += count
@@ -311,19 +323,22 @@ class _Reader:
 
     def _take(self, count: int) -> bytes:
         """Return the next ``count`` bytes; ``count`` was checked against a limit before."""
-        end = self._at + count
-        if end > len(self._buffer):
-            position = self._base + self._at
-            if position + count > self._size:
-                raise self._damaged("ends inside its header")
-            self._file.seek(position)
-            self._base, self._at, end = position, 0, count
-            self._buffer = self._file.read(max(count, self._WINDOW))
-            if len(self._buffer) < count:
-                raise self._damaged("became shorter while it was read")
-        taken = self._buffer[self._at : end]
-        self._at = end
-        return taken
+        self._fill(count)
+        start, self._at = self._at, self._at + count
+        return self._buffer[start : self._at]
+
+    def _fill(self, count: int) -> None:
+        """Make the window hold the next ``count`` bytes."""
+        if self._at + count <= len(self._buffer):
+            return
+        position = self._base + self._at
+        if position + count > self._size:
+            raise self._damaged("ends inside its header")
+        self._file.seek(position)
+        self._base, self._at = position, 0
+        self._buffer = self._file.read(max(count, self._WINDOW))
+        if len(self._buffer) < count:
+            raise self._damaged("became shorter while it was read")
 
     def _damaged(self, what: str) -> IntegrityError:
         return IntegrityError(f"{self._shown} is damaged: it {what}; fetch it again")
