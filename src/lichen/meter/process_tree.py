@@ -23,8 +23,7 @@ import resource
 import sys
 import threading
 import time
-import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -34,9 +33,6 @@ CLOCK_TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
 
 MAX_AGE_S = 0.0005
 """Probes that read within this time share one look at the tree: 0.5 ms of a window's edge."""
-
-MAX_OPEN_FILES = 256
-"""``stat`` files kept open at most: a quarter of the usual limit of 1024 per process."""
 
 
 class ProcessTimes(NamedTuple):
@@ -188,88 +184,97 @@ def _living_ancestor(process: ProcessTimes, before: Members, now: Members) -> in
 
 
 class ProcReader:
-    """Reads ``/proc``: one listing, one ``stat`` per process that is ours or new.
+    """Reads ``/proc``: one listing, one CPU clock per process of ours, ``stat`` where it moved.
 
     A process is ours if its parent is, or if its session was begun by one of ours (a session holds
-    only descendants of its leader), so a daemon that lost its parents stays ours. Our processes'
-    ``stat`` files stay open, which halves the cost of a look.
+    only descendants of its leader), so a daemon that lost its parents stays ours. A process whose
+    CPU clock stands still has not run, so it has waited for no child and its last ``stat`` holds:
+    that makes a look at a hundred sleeping workers ten times cheaper.
     """
 
     rounding_s = 2 * CLOCK_TICK_S  # user and system time are cut to ticks separately
 
     def __init__(self, proc: Path = Path("/proc")) -> None:
         self._proc = str(proc)
-        self._foreign: set[int] = set()
-        self._files: dict[int, int] = {}
+        self._foreign: set[str] = set()
         self._page = os.sysconf("SC_PAGE_SIZE")
-        weakref.finalize(self, _close_all, self._files)
 
     def read(self, known: Members) -> dict[int, ProcessTimes]:
         """Return the tree by pid."""
         root = os.getpid()
-        listed = {int(name) for name in os.listdir(self._proc) if name.isdigit()}  # noqa: PTH208 (twice as fast)
-        self._foreign &= listed
-        found: dict[int, ProcessTimes] = {}
-        fresh: dict[int, ProcessTimes] = {}
-        for pid in self._files.keys() - listed:
-            os.close(self._files.pop(pid))
-        for pid in (listed | {root}) - self._foreign:
-            process = self._process(pid, root, ours=pid in known)
-            if process is None:
-                continue
-            old = known.get(pid)
-            same = old is not None and old.started == process.started
-            (found if same or pid == root else fresh)[pid] = process
+        names = set(os.listdir(self._proc))  # noqa: PTH208 (names, not paths: twice as fast)
+        self._foreign &= names
+        found = {root: self._read(root)}
+        for pid, old in known.items():
+            process = self._again(pid, old) if pid != root else None
+            if process is not None:
+                found[pid] = process
+        for pid in [p.pid for p in found.values() if p.parent in known and p.parent not in found]:
+            self._reread(found, pid)  # its parent is gone: somebody adopted it while it slept
+        fresh = self._fresh(names.difference(self._foreign, map(str, known)))
         self._adopt(found, fresh, _own_sessions(root, known, found))
         return found
+
+    def _again(self, pid: int, old: ProcessTimes) -> ProcessTimes | None:
+        if _cpu_clock(pid) == old.own_s:
+            return old
+        try:
+            process = self._read(pid)
+        except (OSError, IndexError, ValueError):
+            return None
+        return process if process.started == old.started else None
+
+    def _reread(self, found: dict[int, ProcessTimes], pid: int) -> None:
+        try:
+            found[pid] = self._read(pid)
+        except (OSError, IndexError, ValueError):
+            del found[pid]
+
+    def _fresh(self, names: Iterable[str]) -> dict[int, ProcessTimes]:
+        fresh: dict[int, ProcessTimes] = {}
+        for name in names:
+            if not name.isdigit():
+                self._foreign.add(name)
+                continue
+            # It may have ended since the listing, or be hidden from us.
+            with contextlib.suppress(OSError, IndexError, ValueError):
+                fresh[int(name)] = self._read(int(name))
+        return fresh
 
     def _adopt(
         self, found: dict[int, ProcessTimes], fresh: dict[int, ProcessTimes], sessions: set[int]
     ) -> None:
         """Move what is ours from ``fresh`` to ``found``; remember what certainly is not."""
-        moved = True
-        while moved and fresh:
-            ours = [p for p in fresh.values() if p.parent in found or p.session in sessions]
-            for process in ours:
+        fresh.pop(os.getpid(), None)
+        ours = True
+        while ours:
+            adopted = [p for p in fresh.values() if p.parent in found or p.session in sessions]
+            for process in adopted:
                 found[process.pid] = fresh.pop(process.pid)
-            moved = bool(ours)
+            ours = bool(adopted)
         # A parent that was not listed yet may turn out to be ours: such a process is asked again.
-        strangers = {p.pid for p in fresh.values() if p.parent in self._foreign or p.parent == 0}
+        strangers = True
         while strangers:
-            self._foreign |= strangers
-            fresh = {pid: p for pid, p in fresh.items() if pid not in strangers}
-            strangers = {p.pid for p in fresh.values() if p.parent in self._foreign}
+            known = [p for p in fresh.values() if not p.parent or str(p.parent) in self._foreign]
+            for process in known:
+                self._foreign.add(str(process.pid))
+                del fresh[process.pid]
+            strangers = bool(known)
 
-    def _process(self, pid: int, root: int, *, ours: bool) -> ProcessTimes | None:
-        try:
-            return self._parsed(pid, self._stat(pid, keep=ours), root)
-        except (OSError, IndexError, ValueError):
-            return None  # it ended, or it is hidden from us
-
-    def _stat(self, pid: int, *, keep: bool) -> bytes:
-        fd = self._files.get(pid)
-        if fd is not None:
-            try:
-                return os.pread(fd, 1024, 0)
-            except ProcessLookupError:  # it ended; the pid may already be another process's
-                os.close(self._files.pop(pid))
+    def _read(self, pid: int) -> ProcessTimes:
         fd = os.open(f"{self._proc}/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            return os.pread(fd, 1024, 0)
+            text = os.read(fd, 1024)
         finally:
-            if keep and len(self._files) < MAX_OPEN_FILES:
-                self._files[pid] = fd
-            else:
-                os.close(fd)
-
-    def _parsed(self, pid: int, text: bytes, root: int) -> ProcessTimes:
+            os.close(fd)
         # The command name is in parentheses and may hold anything, ")" and spaces included.
         f = text[text.rfind(b")") + 2 :].split(None, 22)
         reaped_s = (int(f[13]) + int(f[14])) * CLOCK_TICK_S
-        if pid == root:
+        if pid == os.getpid():
             own_s, reaped_s = time.process_time(), _own_reaped_s()
         else:
-            own_s = _own_s(pid, (int(f[11]) + int(f[12])) * CLOCK_TICK_S)
+            clock = _cpu_clock(pid)
+            own_s = (int(f[11]) + int(f[12])) * CLOCK_TICK_S if clock is None else clock
         rss = max(int(f[21]), 0) * self._page
         return ProcessTimes(pid, float(f[19]), int(f[1]), int(f[3]), own_s, reaped_s, rss)
 
@@ -317,11 +322,6 @@ class PsutilReader:
         return found
 
 
-def _close_all(files: dict[int, int]) -> None:
-    while files:
-        os.close(files.popitem()[1])
-
-
 def default_reader() -> TreeReader:
     """Return the reader for this system."""
     return ProcReader() if sys.platform == "linux" else PsutilReader()
@@ -346,10 +346,10 @@ def _reaped(times: object) -> float:
     return float(sum(children))
 
 
-def _own_s(pid: int, in_ticks_s: float) -> float:
-    """Read another process's CPU-time clock, in ns steps; else its ticks will do."""
+def _cpu_clock(pid: int) -> float | None:
+    """Read another process's CPU-time clock, exact to ns; None where it cannot be read."""
     try:
         # What clock_getcpuclockid(3) computes; 2 is CPUCLOCK_SCHED of posix-timers_types.h.
         return time.clock_gettime((~pid << 3) | 2)
     except OSError:
-        return in_ticks_s
+        return None

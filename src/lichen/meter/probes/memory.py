@@ -12,6 +12,7 @@ Resident pages that several processes share (forked workers, mapped weights) cou
 from __future__ import annotations
 
 import functools
+import os
 import re
 import resource
 import sys
@@ -32,49 +33,59 @@ _HWM = re.compile(rb"^VmHWM:\s+(\d+) kB", re.MULTILINE)
 
 
 class OwnPeak:
-    """The high-water mark of this process, collected so that everyone may set it back."""
+    """The high-water mark of this process, collected so that everyone may set it back.
+
+    The two files stay open: opening them would be most of the cost of a look.
+    """
 
     def __init__(self, proc: Path) -> None:
-        self._status = proc / "self" / "status"
-        self._clear = proc / "self" / "clear_refs"
         self._lock = threading.Lock()
         self._history = PeakHistory()
-        self.resettable = self._reset()
+        self._status = _opened(proc / "self" / "status", os.O_RDONLY)
+        self._clear = _opened(proc / "self" / "clear_refs", os.O_WRONLY)
+        self.resettable = self._status is not None and self._reset()
 
     def read(self) -> tuple[int, Peaks]:
         """Return (sequence number of this look, peaks so far) and begin a new interval."""
         with self._lock:
-            mark = self.mark()
+            mark = self._mark()
             if self.resettable:
                 self._reset()
             sequence = self._history.push(mark)
             return sequence, self._history.view
 
-    def mark(self) -> float:
+    def _mark(self) -> float:
         """Return the mark in bytes: since the last reset, or of the process's whole life."""
-        try:
-            found = _HWM.search(self._status.read_bytes())
-        except OSError:
-            found = None
-        if found:
-            return int(found[1]) * float(BYTES_PER_KIB)
+        if self._status is not None:
+            found = _HWM.search(os.pread(self._status, 4096, 0))
+            if found:
+                return int(found[1]) * float(BYTES_PER_KIB)
         peak = resource.getrusage(
             resource.RUSAGE_SELF
-        ).ru_maxrss  # KiB; bytes on macOS: getrusage(2)
+        ).ru_maxrss  # KiB, on macOS bytes: getrusage(2)
         return float(peak) * (1 if sys.platform == "darwin" else BYTES_PER_KIB)
 
     def _reset(self) -> bool:
+        if self._clear is None:
+            return False
         try:
-            self._clear.write_bytes(b"5")
+            return os.pwrite(self._clear, b"5", 0) == 1
         except OSError:
             return False
-        return True
 
 
 @functools.cache
-def own_peak(proc: Path) -> OwnPeak:
-    """Return the one collector of this process."""
+def own_peak(proc: Path, pid: int) -> OwnPeak:
+    """Return the one collector of the process ``pid``, which is the caller's."""
+    del pid  # part of the key only: a forked child has its own mark
     return OwnPeak(proc)
+
+
+def _opened(path: Path, flags: int) -> int | None:
+    try:
+        return os.open(path, flags | os.O_CLOEXEC)
+    except OSError:
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +109,7 @@ class MemoryProbe:
 
     def __init__(self, setting: Setting) -> None:
         self._tree = setting.tree
-        self._own = own_peak(setting.proc)
+        self._own = own_peak(setting.proc, os.getpid())
         self._lock = threading.Lock()
         self._trees = PeakHistory()
         self._others = PeakHistory()
