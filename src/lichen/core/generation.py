@@ -40,6 +40,25 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hints:
+    """What the asker knows about the wanted answer, beyond the words; strategies may use it.
+
+    Everything here can be read off the question itself (an editor or a task fills it in); nothing
+    of the hidden tests or the reference is ever in it.
+
+    Args:
+        language: of the wanted code, e.g. ``"python"``.
+        entry_point: name of the definition that is asked for, "" if any code will do.
+        given: code that the answer must begin with, verbatim from the question (imports, helpers,
+            signature, docstring), "" if the question gives none.
+    """
+
+    language: str = ""
+    entry_point: str = ""
+    given: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One generation to run. Exactly one of ``messages``, ``prompt``, ``prefix`` is given.
 
@@ -57,6 +76,7 @@ class Request:
         logprobs: how many alternatives per token to report; 0 for none.
         stream: whether the caller wants ``Delta`` items.
         user: whose request it is; caches never cross users.
+        hints: what is known of the wanted answer; engines ignore it, strategies may use it.
     """
 
     id: str
@@ -74,6 +94,7 @@ class Request:
     logprobs: int = 0
     stream: bool = False
     user: str = ""
+    hints: Hints | None = None
 
     def __post_init__(self) -> None:
         """Check that the request says one thing."""
