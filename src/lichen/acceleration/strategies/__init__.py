@@ -1,0 +1,1 @@
+"""The strategies: independent files, one registry (``lichen.acceleration.STRATEGIES``)."""
