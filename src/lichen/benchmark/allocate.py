@@ -91,5 +91,5 @@ def shares(weights: Sequence[float]) -> list[float]:
     whole = math.fsum(weights)
     parts = [w / whole for w in weights] if whole > 0 else [1.0 / len(weights)] * len(weights)
     heaviest = parts.index(max(parts))
-    parts[heaviest] = 1.0 - math.fsum(parts[:heaviest] + parts[heaviest + 1 :])
+    parts[heaviest] = math.fsum([1.0, *(-p for i, p in enumerate(parts) if i != heaviest)])
     return parts
