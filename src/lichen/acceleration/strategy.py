@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -141,7 +142,7 @@ def check_order(strategies: Sequence[Strategy]) -> None:
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"the strategy {name!r} is listed twice; keep one of them")
-    for inner, outer in zip(strategies, strategies[1:], strict=False):
+    for inner, outer in pairwise(strategies):
         if outer.layer < inner.layer:
             raise ConfigError(
                 f"the strategy {outer.name!r} ({outer.layer.name.lower()}) belongs nearer to the "
