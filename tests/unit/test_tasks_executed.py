@@ -146,7 +146,7 @@ def test_the_buggy_function_does_not_pass(tmp_path: Path) -> None:
 
 
 def test_a_completion_redefines_the_function_after_the_prompt(tmp_path: Path) -> None:
-    """prompt + completion + test, as the official scorer runs it, gives the candidate's verdict."""
+    """Prompt + completion + test, as the official scorer runs it, gives the candidate's verdict."""
     task = task_of(tmp_path, "humaneval")
     for problem in task.problems():
         future = "from __future__ import annotations\n" + problem.reference
@@ -158,7 +158,7 @@ def test_a_completion_redefines_the_function_after_the_prompt(tmp_path: Path) ->
                 + checking_program(problem.fields["test"], problem.entry_point)
             )
             try:
-                exec(compile(program, "official", "exec"), {})
+                exec(compile(program, "official", "exec"), {})  # noqa: S102 (own text)
             except AssertionError:
                 assert not passes
             else:

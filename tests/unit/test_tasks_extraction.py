@@ -19,7 +19,7 @@ PLAIN = 'def mean(xs: List[float]) -> float:\n    """Mean."""\n    return math.f
 def value(text: str, stub: str = STUB) -> float:
     """Run what is extracted from trusted text and return its answer for [1, 3]."""
     namespace: dict[str, object] = {}
-    exec(extract_function(text, entry_point="mean", stub=stub), namespace)
+    exec(extract_function(text, entry_point="mean", stub=stub), namespace)  # noqa: S102 (own text)
     return namespace["mean"]([1.0, 3.0])
 
 

@@ -46,7 +46,7 @@ def test_broken_files_say_where(tmp_path: Path, content: bytes, complaint: str) 
     """A file that is no JSON Lines is a ConfigError with file and line."""
     path = tmp_path / "bad.jsonl"
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match="bad.jsonl") as caught:
+    with pytest.raises(ConfigError, match=r"bad\.jsonl") as caught:
         list(read_rows(path))
     assert complaint in str(caught.value)
 

@@ -31,6 +31,11 @@ class _Fence:
         return not self.info and self.mark.startswith(opener.mark)
 
 
+def is_fence(line: str) -> bool:
+    """Whether a line opens or closes a block."""
+    return _FENCE.fullmatch(line) is not None
+
+
 def fenced_blocks(text: str) -> Iterator[str]:
     """Yield the contents of every reading of the fences in ``text``, most literal first.
 

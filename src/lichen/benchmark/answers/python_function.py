@@ -25,7 +25,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import Final
 
-from lichen.benchmark.answers.fences import fenced_blocks
+from lichen.benchmark.answers.fences import fenced_blocks, is_fence
 from lichen.benchmark.answers.syntax import (
     answers,
     bound_names,
@@ -98,7 +98,8 @@ def with_preamble(code: str, *, entry_point: str, stub: str) -> str:
         return code
     at = max((s.end_lineno or 0 for s in tree.body if _is_future(s)), default=0)
     own = code.split("\n")
-    return "\n".join([*own[:at], *dict.fromkeys(missing), "", "", *own[at:]])
+    program = "\n".join([*own[:at], *dict.fromkeys(missing), "", "", *own[at:]])
+    return program.rstrip() + "\n"
 
 
 def preamble(stub: str, *, entry_point: str) -> str:
@@ -231,9 +232,12 @@ def _broken_definition(readings: list[str], name: str) -> str:
         lines = text.split("\n")
         at = _definition_line(lines, name)
         if at is not None:
+            fences = [i for i, line in enumerate(lines) if is_fence(line)]
+            top = max((i + 1 for i in fences if i < at), default=0)
+            end = min((i for i in fences if i > at), default=len(lines))
             margin = len(lines[at]) - len(lines[at].lstrip())
-            start = next((i for i in range(at) if _is_code(lines[i], margin)), at)
-            return _dedented("\n".join(lines[start:]))
+            start = next((i for i in range(top, at) if _is_code(lines[i], margin)), at)
+            return _dedented("\n".join(lines[start:end]))
     return ""
 
 
