@@ -7,6 +7,7 @@ ladder it stands on; or the reason why there is none. It never shows 0 for "not 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -24,6 +25,24 @@ NOTHING_SOLVED = "no attempt solved its problem, so the cost per solved task has
 
 PRICED: Final = (Dimension.ENERGY, Dimension.CARBON, Dimension.WATER, Dimension.MONEY)
 """What a table of several grids shows: energy, which stays, and what the grid changes."""
+
+
+_COMPONENT: Final = re.compile(r"energy_j\[(\w+)\]")
+_PARTS: Final = {"gpu": "GPU", "cpu": "CPU", "dram": "memory (DRAM)", "system": "whole machine"}
+_SUBJECTS: Final = {
+    "wall_s": "time",
+    "cpu_s": "CPU time",
+    "peak_memory_bytes": "peak memory",
+    "flop": "computation",
+    "bytes_moved": "memory traffic",
+    "foreign_cpu_s": "CPU time of other processes",
+    "steal_s": "CPU time taken by the hypervisor",
+    "ttft_s": "time to first token",
+    "idle": "idle baseline",
+    "carbon_g": "carbon",
+    "water_l": "water",
+    "electricity_cost": "cost of electricity",
+}
 
 
 class Basis(StrEnum):
@@ -113,6 +132,20 @@ def ratios(comparison: Comparison, basis: Basis) -> tuple[tuple[Cell, str], ...]
 def footnotes(table: tuple[Row, ...]) -> tuple[str, ...]:
     """Return the distinct reasons in reading order; a cell's mark is its place here plus one."""
     return tuple(dict.fromkeys(c.reason for row in table for c in row.cells if c.reason))
+
+
+def subject(field: str) -> str:
+    """Return a measurement's field name in words; what is not known stays as it is."""
+    stage, _, rest = field.rpartition(" ")
+    component = _COMPONENT.fullmatch(rest)
+    words = f"energy of the {_PARTS.get(component[1], component[1])}" if component else ""
+    words = words or _SUBJECTS.get(rest, rest)
+    return f"{words} ({stage})" if stage else words
+
+
+def missing(summary: Summary) -> tuple[tuple[str, str], ...]:
+    """Return what was not measured, in words, and why."""
+    return tuple((one_line(subject(w)), one_line(why)) for w, why in summary.not_measured)
 
 
 def cost_of(solution: SolutionSummary, dimension: Dimension) -> Cost:

@@ -37,11 +37,6 @@ def one_line(text: str) -> str:
     return " ".join(visible(text).split())
 
 
-def shortened(text: str, limit: int) -> tuple[str, int]:
-    """Cut text to ``limit`` characters; returns (text, characters left out)."""
-    return text[:limit], max(0, len(text) - limit)
-
-
 def _sign(match: re.Match[str]) -> str:
     code = ord(match.group())
     if code < _C0_END:

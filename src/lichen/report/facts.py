@@ -12,11 +12,21 @@ from lichen.core.footprint import Factor, FactorSet
 from lichen.core.measurement import Measurement, Method, Reading
 from lichen.core.record import Environment, RunRecord, SolutionRecord
 from lichen.core.summary import Dimension, Summary
-from lichen.report import cells
+from lichen.report import cells, toml
 from lichen.report import format as fmt
 from lichen.report.clean import one_line, visible
 
 _LINK: Final = re.compile(r"https://[A-Za-z0-9.-]+(?::\d+)?(?:/[^\s<>\"']*)?")
+
+_PRICING: Final = (
+    "grid.",
+    "facility.",
+    "water.",
+    "tariff.",
+    "embodied.server_share",
+    "lifetime.server",
+)
+"""Names of the factors in a run's prices; all others serve estimates and equivalents."""
 
 LADDER: Final[dict[Method, str]] = {
     Method.WALL_METER: "a meter at the plug saw everything the machine drew",
@@ -64,7 +74,7 @@ class SolutionFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Redo:
-    """How to reproduce: the spec as readable JSON, its hash, the file to save it in, commands."""
+    """How to reproduce: the spec as TOML, its hash, the file to save it in, commands."""
 
     spec: str
     spec_hash: str
@@ -73,9 +83,11 @@ class Redo:
     reprice: str
 
 
-def factors(chosen: FactorSet) -> tuple[FactorRow, ...]:
-    """Return every factor of the pricing."""
-    return tuple(_factor(f) for f in chosen.factors)
+def factors(chosen: FactorSet) -> tuple[tuple[FactorRow, ...], tuple[FactorRow, ...]]:
+    """Return the factors that price a run, and those in the set for estimates and equivalents."""
+    rows = [(f, _factor(f)) for f in chosen.factors]
+    pricing = tuple(row for f, row in rows if f.name.startswith(_PRICING))
+    return pricing, tuple(row for f, row in rows if not f.name.startswith(_PRICING))
 
 
 def ladder(summary: Summary) -> tuple[Rung, ...]:
@@ -120,18 +132,23 @@ def environment(e: Environment) -> tuple[tuple[str, str], ...]:
 
 def redo(run: RunRecord) -> Redo:
     """Return how to run it again and how to price it again."""
-    try:
-        spec = json.dumps(json.loads(run.spec), indent=2, ensure_ascii=False)
-    except ValueError:
-        spec = run.spec  # shown as it is: a record from elsewhere may hold any text
     file = re.sub(r"[^A-Za-z0-9._-]", "-", run.id).lstrip("-.") or "run"
     return Redo(
-        spec=visible(spec),
+        spec=visible(_spec(run.spec)),
         spec_hash=one_line(run.spec_hash),
-        file=f"{file}.json",
-        command=f"lichen bench {file}.json",
+        file=f"{file}.toml",
+        command=f"lichen bench {file}.toml",
         reprice=f"lichen report {file} --region DNK --region FRA",
     )
+
+
+def _spec(text: str) -> str:
+    """Return the stored spec as TOML; text that is no JSON object is shown as it is."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return text  # a record from elsewhere may hold any text
+    return toml.dumps(found) if isinstance(found, dict) else text
 
 
 def data(run: RunRecord) -> tuple[tuple[str, str], ...]:
@@ -202,8 +219,10 @@ def _factor(f: Factor) -> FactorRow:
     source = one_line(f.source)
     return FactorRow(
         name=one_line(f.name),
-        value=fmt.significant(f.value.value, 4),
-        range="exact" if f.value.is_exact else fmt.span(f.value),
+        value=fmt.plain(f.value.value),
+        range="exact"
+        if f.value.is_exact
+        else f"{fmt.plain(f.value.low)}{fmt.EN_DASH}{fmt.plain(f.value.high)}",
         unit=one_line(f.unit),
         year=str(f.year) if f.year else "by definition",
         region=one_line(f.region) or "any",

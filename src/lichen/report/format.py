@@ -22,7 +22,7 @@ from lichen.core.units import BYTES_PER_GIB, BYTES_PER_KIB, BYTES_PER_MIB, J_PER
 EN_DASH: Final = "\u2013"
 MINUS: Final = "\u2212"
 INFINITY: Final = "\u221e"
-_SUPERSCRIPTS: Final = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+_SUPERSCRIPTS: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,10 +155,16 @@ def span(value: Interval) -> str:
     """Write ``12-48`` (with an en dash): a range without a best estimate, two figures each."""
     if value.is_exact:
         return significant(value.value)
-    low, high = (x for x in (value.low, value.high))
-    finite = [abs(x) for x in (low, high) if x and not math.isinf(x)]
-    d = _places(min(finite), 2) if finite else 0
-    return _span(value, d)
+    return f"{significant(value.low, 2)}{EN_DASH}{significant(value.high, 2)}"
+
+
+def plain(value: float) -> str:
+    """Write a given constant without rounding it; large and small ones as a power of ten."""
+    if value and not math.isinf(value) and not 1e-4 <= abs(value) < 1e7:  # noqa: PLR2004 (readable)
+        mantissa, _, exponent = f"{value:.3e}".partition("e")
+        mantissa = mantissa.rstrip("0").rstrip(".")
+        return f"{mantissa} \u00d7 10{superscript(int(exponent))}"
+    return f"{value:,.6f}".rstrip("0").rstrip(".")
 
 
 def signed(value: Interval) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -28,6 +29,8 @@ from lichen.report.problems import problems
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+_BRACKETS: Final = re.compile(r"\s*\(([^()]*)\)")
 
 MOST_FORESTS: Final = 4
 """Comparisons that get a drawing; further ones have their sentences."""
@@ -96,6 +99,7 @@ def _context(
         "summary": summary,
         "names": [(i, one_line(s.name)) for i, s in enumerate(summary.solutions)],
         "headline": headline(summary),
+        "evidence": _evidence(summary),
         "lede": _lede(run, summary),
         "tables": [_table(summary, basis) for basis in (Basis.SOLVED, Basis.ATTEMPT)],
         **_against(summary),
@@ -119,7 +123,7 @@ def _context(
         "redo": facts.redo(run),
         "confidence": fmt.percent(summary.confidence),
         "notes": [one_line(n) for n in (*run.notes, *summary.notes)],
-        "missing": [(one_line(w), one_line(y)) for w, y in summary.not_measured],
+        "missing": cells.missing(summary),
         "stage_names": ink.STAGES,
         "markers": tuple(
             (ink.shape(i), " ".join(map(str, ink.dash(i)))) for i in range(ink.SERIES)
@@ -128,9 +132,12 @@ def _context(
 
 
 def headline(summary: Summary) -> str:
-    """Return the page's first sentence: the first comparison's conclusion, or what one buys."""
+    """Return the page's first sentence: what the first comparison concludes, or what one buys.
+
+    Brackets (ratios, intervals) are left out of it; the page has the whole sentence below.
+    """
     if summary.comparisons:
-        return one_line(summary.comparisons[0].conclusion)
+        return _split(summary.comparisons[0])[0]
     if not summary.solutions:
         return f"Nothing was run on {one_line(summary.task)}."
     s = summary.solutions[0]
@@ -138,6 +145,23 @@ def headline(summary: Summary) -> str:
         f"{one_line(s.name)} scores {fmt.interval(s.quality)} {one_line(summary.metric)} on "
         f"{one_line(summary.task)}{_price(s)}."
     )
+
+
+def _evidence(summary: Summary) -> str:
+    return " · ".join(_split(summary.comparisons[0])[1]) if summary.comparisons else ""
+
+
+def _split(c: Comparison) -> tuple[str, list[str]]:
+    """Return a conclusion without its brackets, and what was in them; names keep theirs."""
+    taken: list[str] = []
+
+    def take(match: re.Match[str]) -> str:
+        if match[0].strip() in f"{one_line(c.a)} {one_line(c.b)}":
+            return match[0]
+        taken.append(match[1])
+        return ""
+
+    return _BRACKETS.sub(take, one_line(c.conclusion)), taken
 
 
 def _price(s: SolutionSummary) -> str:
@@ -190,7 +214,7 @@ def _against(summary: Summary) -> dict[str, Any]:
     best, _, rest = fmt.signed(c.quality_difference).partition(" ")
     return {
         "difference": cells.Cell(value=best, sampling=rest.strip("[]").replace(", ", " to ")),
-        "standing": "not inferior" if c.non_inferior else "not shown non-inferior",
+        "standing": "difference; not inferior" if c.non_inferior else "difference; may be inferior",
     }
 
 

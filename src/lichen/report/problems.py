@@ -8,23 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Final
 
 from lichen.core.interval import Interval
-from lichen.core.measurement import Measurement, Quantity, Reading
+from lichen.core.measurement import Quantity, Reading
 from lichen.core.record import RunRecord, SampleRecord
 from lichen.core.summary import Dimension, Summary
 from lichen.report import format as fmt
-from lichen.report.clean import one_line, shortened, visible
+from lichen.report.clean import one_line, visible
 
-ANSWERS_BUDGET: Final = 3_000_000
-"""Characters of all answers together; markup and escaping come on top."""
+ANSWERS_BUDGET: Final = 4_500_000
+"""Bytes of all answers together, escaped; other markup comes on top (about 350 an attempt)."""
 
 LONGEST_ANSWER: Final = 6_000
 SHORTEST_CUT: Final = 120
 MOST_PROBLEMS: Final = 2_000
 MOST_ATTEMPTS: Final = 12_000
-MESSAGE_LIMIT: Final = 240
+LONGEST_MESSAGE: Final = 240
+
+
+_Key = tuple[str, str, str, int]
+_Cost = tuple[float | None, float | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +92,8 @@ def problems(run: RunRecord, samples: Sequence[SampleRecord], summary: Summary) 
             by_problem.setdefault(s.problem_id, []).append(s)
     answered = [(p, found) for p, found in by_problem.items() if found]
     shown = answered[:MOST_PROBLEMS]
+    if not shown:
+        return Problems(rows=(), note="no attempt is stored")
     scale = _Scale.of([s for _, found in shown for s in found])
     attempts = sum(len(found) for _, found in shown)
     limit = max(SHORTEST_CUT, min(LONGEST_ANSWER, ANSWERS_BUDGET // max(1, attempts)))
@@ -100,24 +107,33 @@ def problems(run: RunRecord, samples: Sequence[SampleRecord], summary: Summary) 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Scale:
-    """The units that all rows share, so that numbers compare down the page."""
+    """Each attempt's (CPU-s, J) and the units that all rows share, so that numbers compare."""
 
+    costs: dict[_Key, _Cost]
     cpu: fmt.Unit
     energy: fmt.Unit
 
     @classmethod
     def of(cls, samples: Sequence[SampleRecord]) -> _Scale:
-        costs = [_costs([s]) for s in samples]
+        costs = {s.key: _cost(s) for s in samples}
+        cpu, energy = (
+            [Interval.exact(v) for v in side if v is not None]
+            for side in zip(*costs.values(), strict=True)
+        )
         return cls(
-            cpu=fmt.unit_for(
-                Dimension.CPU_TIME, [Interval.exact(c) for c, _ in costs if c is not None]
-            ),
-            energy=fmt.unit_for(
-                Dimension.ENERGY, [Interval.exact(e) for _, e in costs if e is not None]
-            ),
+            costs=costs,
+            cpu=fmt.unit_for(Dimension.CPU_TIME, cpu),
+            energy=fmt.unit_for(Dimension.ENERGY, energy),
         )
 
-    def text(self, cpu_s: float | None, energy_j: float | None) -> tuple[str, str]:
+    def total(self, samples: Sequence[SampleRecord]) -> _Cost:
+        """Return CPU-seconds and joules of all samples; None where one is missing."""
+        cpu, energy = zip(*(self.costs[s.key] for s in samples), strict=True)
+        return _sum(cpu), _sum(energy)
+
+    def text(self, samples: Sequence[SampleRecord]) -> tuple[str, str]:
+        """Return CPU time and energy of all samples for people."""
+        cpu_s, energy_j = self.total(samples)
         cpu, energy = (
             "not measured"
             if value is None
@@ -147,7 +163,7 @@ def _row(
     scale, limit, most = how
     by_solution = {n: [s for s in found if s.solution == n] for n in names}
     sides = tuple(_side(i, n, by_solution[n], scale) for i, n in enumerate(names))
-    cpu_s, energy_j = _costs(found)
+    cpu_s, energy_j = scale.total(found)
     shares = {sum(s.score.solved for s in side) for side in by_solution.values() if side}
     return ProblemRow(
         id=one_line(problem),
@@ -174,7 +190,7 @@ def _side(look: int, name: str, found: Sequence[SampleRecord], scale: _Scale) ->
     else:
         mark = "●" if solved == len(found) else "◐" if solved else "○"
         outcome = f"{solved} of {len(found)} solved"
-    cpu, energy = scale.text(*_costs(found))
+    cpu, energy = scale.text(found)
     tokens = sum(s.usage.completion for s in found)
     return Side(
         look=look,
@@ -197,10 +213,10 @@ def _outcome(s: SampleRecord) -> tuple[str, str]:
 
 
 def _attempt(s: SampleRecord, look: int, limit: int, scale: _Scale) -> Attempt:
-    text, left_out = shortened(s.text, limit)
+    text, left_out = bounded(s.text, limit)
     mark, outcome = _outcome(s)
-    message = s.error or (s.score.verdict.message if s.score.verdict else "")
-    cpu, energy = scale.text(*_costs([s]))
+    message = one_line(s.error or (s.score.verdict.message if s.score.verdict else ""))
+    cpu, energy = scale.text([s])
     facts = (
         f"{fmt.count(s.usage.completion)} tokens out, {fmt.count(s.usage.prompt)} in",
         f"ended by {s.finish}",
@@ -213,23 +229,35 @@ def _attempt(s: SampleRecord, look: int, limit: int, scale: _Scale) -> Attempt:
         label=f"attempt {s.sample + 1}",
         outcome=outcome,
         mark=mark,
-        detail=one_line(shortened(message, MESSAGE_LIMIT)[0]),
+        detail=bounded(message, min(LONGEST_MESSAGE, limit // 3))[0],
         facts=" · ".join(facts),
-        text=visible(text),
+        text=text,
         left_out=fmt.count(left_out) if left_out else "",
     )
 
 
-def _costs(samples: Sequence[SampleRecord]) -> tuple[float | None, float | None]:
-    """Return CPU-seconds and joules of all samples, judging included; None if one is missing."""
-    windows = [w for s in samples for w in (s.generation, s.judging) if w is not None]
-    return _sum([w.cpu_s for w in windows]), _sum([_energy(w) for w in windows])
+def bounded(text: str, limit: int) -> tuple[str, int]:
+    """Neutralise and cut text so that it takes at most ``limit`` bytes once escaped.
+
+    Returns:
+        The text, ready to be escaped, and how many of the original's characters were left out.
+    """
+    kept = text[:limit]
+    while (size := len(escape(visible(kept)).encode())) > limit:
+        kept = kept[: min(len(kept) - 1, len(kept) * limit // size)]
+    return visible(kept), len(text) - len(kept)
 
 
-def _energy(window: Measurement) -> Quantity:
-    return window.it_energy_j
+def _cost(s: SampleRecord) -> _Cost:
+    """Return an attempt's CPU-seconds and joules, judging included."""
+    windows = [w for w in (s.generation, s.judging) if w is not None]
+    return _sum([_known(w.cpu_s) for w in windows]), _sum([_known(w.it_energy_j) for w in windows])
 
 
-def _sum(found: Sequence[Quantity]) -> float | None:
-    present = [q.value.value for q in found if isinstance(q, Reading)]
-    return sum(present) if found and len(present) == len(found) else None
+def _known(q: Quantity) -> float | None:
+    return q.value.value if isinstance(q, Reading) else None
+
+
+def _sum(found: Sequence[float | None]) -> float | None:
+    present = [v for v in found if v is not None]
+    return sum(present) if present and len(present) == len(found) else None

@@ -84,9 +84,10 @@ def verdict(comparison: Comparison) -> Text:
 
 def not_measured(summary: Summary) -> tuple[Text, ...]:
     """Return the line that lists what was not measured and why; nothing if all was."""
-    if not summary.not_measured:
+    found = cells.missing(summary)
+    if not found:
         return ()
-    listed = "; ".join(f"{one_line(w)} ({one_line(why)})" for w, why in summary.not_measured)
+    listed = "; ".join(f"{what} ({why})" for what, why in found)
     return (_text(f"Not measured: {listed}"),)
 
 

@@ -89,7 +89,9 @@ def draw(chart: Any, *, id: str, title: str, description: str) -> Drawing:  # no
         raise MissingDependencyError.for_extra(
             "vl-convert-python", "report", "drawing a report"
         ) from exc
-    svg = vl_convert.vegalite_to_svg(_themed(chart).to_dict(), allowed_base_urls=[])
+    # Validation is for people who write specs by hand; the renderer refuses a bad one too.
+    spec = _themed(chart).to_dict(validate=False)
+    svg = vl_convert.vegalite_to_svg(spec, allowed_base_urls=[])
     name, long = escape(visible(title)), escape(visible(description))
     svg = _PAINT.sub(lambda m: f'{m[1]}="var(--{_VARIABLE[m[2]]})"', str(svg))
     # Clip paths are numbered per drawing; on a page with several, ids must not meet.
@@ -106,7 +108,8 @@ def draw(chart: Any, *, id: str, title: str, description: str) -> Drawing:  # no
 def _themed(chart: Any) -> Any:
     text = {"labelColor": ink("quiet"), "titleColor": ink("quiet"), "labelFontSize": 12}
     return (
-        chart.configure(
+        chart.properties(autosize={"type": "fit", "contains": "padding"})
+        .configure(
             background="transparent",
             aria=False,
             font="sans-serif",
