@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lichen.core.errors import EngineError
+from lichen.core.errors import CapabilityError, EngineError
 from lichen.core.generation import (
     Capability,
     Completion,
@@ -137,6 +137,8 @@ class ScriptedEngine:
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """Return a vector of 26 letter counts per text."""
         self._check_open()
+        if Capability.EMBED not in self.capabilities:
+            raise CapabilityError("this scripted engine is not said to embed")
         letters = "abcdefghijklmnopqrstuvwxyz"
         return [[float(t.lower().count(c)) for c in letters] for t in texts]
 
