@@ -158,7 +158,8 @@ def test_the_same_solution_twice_has_ratio_one(fake):
     comparison = summary_of(twins).comparisons[0]
     for ratio in comparison.ratios:
         assert ratio.per_attempt.value == pytest.approx(1.0)
-        assert ratio.claim is Claim.NO_DIFFERENCE
+        if ratio.dimension is not Dimension.MEMORY:
+            assert ratio.claim is Claim.NO_DIFFERENCE
     assert comparison.quality_difference.value == 0.0
     assert (comparison.mcnemar_p, comparison.only_a, comparison.only_b) == (1.0, 0, 0)
     assert comparison.p_dominates == 0.0
@@ -209,6 +210,13 @@ def test_a_single_block_allows_no_claim_about_cost():
     assert ratio_of(summary, Dimension.ENERGY).claim is Claim.NOT_COMPARABLE
     assert ratio_of(summary, Dimension.COMPUTATION).claim is Claim.LESS
     assert "one window each" in summary.comparisons[0].conclusion
+
+
+def test_nothing_is_claimed_about_memory(summary):
+    """Solutions that take turns in one process are all resident: the ratio is shown, no more."""
+    memory = ratio_of(summary, Dimension.MEMORY)
+    assert memory.per_attempt.contains(1.0)
+    assert memory.claim is Claim.NOT_COMPARABLE
 
 
 def test_solving_nothing_costs_infinitely_much_per_solved():

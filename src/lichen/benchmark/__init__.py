@@ -1,5 +1,6 @@
 """PILLAR 1: what does a solution really cost, and what does it buy?
 
 ``run`` runs tasks through solutions in interleaved blocks · ``tasks`` are the kinds of work ·
-``stats`` are the estimators · ``summarise`` turns records into a ``Summary``.
+``passk``, ``bootstrap`` and ``paired`` are the estimators · ``summarise`` turns records into a
+``Summary``.
 """

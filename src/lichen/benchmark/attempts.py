@@ -7,7 +7,7 @@ an array, or ``Missing`` when any attempt lacks the quantity: a column with hole
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -53,21 +53,15 @@ class Table:
 
     @property
     def whole(self) -> Measurement:
-        """Generation plus judging; FLOP and bytes are the model's alone."""
+        """Generation plus judging; FLOP, bytes and the peak are the model's alone."""
         g, j = self.generation, self.judging
         if j is None:
             return g
-        both = g + j
-        return Measurement(
-            wall_s=both.wall_s,
-            cpu_s=both.cpu_s,
+        return replace(
+            g + j,
             peak_memory_bytes=g.peak_memory_bytes,
             flop=g.flop,
             bytes_moved=g.bytes_moved,
-            energy_j=both.energy_j,
-            foreign_cpu_s=both.foreign_cpu_s,
-            steal_s=both.steal_s,
-            usage=g.usage,
         )
 
     @property
@@ -96,18 +90,14 @@ class Table:
         rows = [i for i, s in enumerate(self.samples) if s.problem_id in place]
         if len(rows) == len(self.samples) and tuple(problem_ids) == self.problem_ids:
             return self
-        return Table(
-            name=self.name,
-            run=self.run,
+        return replace(
+            self,
             samples=tuple(self.samples[i] for i in rows),
             problem=np.array([place[self.samples[i].problem_id] for i in rows], dtype=np.intp),
             problem_ids=tuple(problem_ids),
             quality=self.quality[rows],
             solved=self.solved[rows],
             columns={d: c if isinstance(c, Missing) else c[rows] for d, c in self.columns.items()},
-            generation=self.generation,
-            judging=self.judging,
-            peaks_bytes=self.peaks_bytes,
         )
 
 

@@ -86,7 +86,7 @@ def compare(a: Side, b: Side, how: Sampling, *, margin: float) -> Finding:
             only_a=only_a,
             only_b=only_b,
             ratios=tuple(
-                _memory(a.table, b.table, interleaved=interleaved)
+                _memory(a.table, b.table)
                 if d is Dimension.MEMORY
                 else _ratio(pair, d, interleaved=interleaved)
                 if d in pair.known
@@ -144,8 +144,11 @@ def _ratio(pair: Pair, d: Dimension, *, interleaved: bool) -> CostRatio:
     )
 
 
-def _memory(a: Table, b: Table, *, interleaved: bool) -> CostRatio:
-    """Compare peaks; the bounds are the extreme ratios of any two blocks' peaks."""
+def _memory(a: Table, b: Table) -> CostRatio:
+    """Compare peaks; the bounds are the extreme ratios of any two blocks' peaks.
+
+    Nothing is claimed: solutions that took turns in one process were all resident at each peak.
+    """
     quantities = (*a.peaks_bytes, *b.peaks_bytes)
     missing = next((q for q in quantities if isinstance(q, Missing)), None)
     of_a, of_b = ([q.value.value for q in t.peaks_bytes if isinstance(q, Reading)] for t in (a, b))
@@ -158,7 +161,7 @@ def _memory(a: Table, b: Table, *, interleaved: bool) -> CostRatio:
         dimension=Dimension.MEMORY,
         per_attempt=ratio,
         per_solved=ratio,
-        claim=_claim(ratio) if interleaved else Claim.NOT_COMPARABLE,
+        claim=Claim.NOT_COMPARABLE,
     )
 
 

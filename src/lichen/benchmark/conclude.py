@@ -69,9 +69,9 @@ def _found(ratio: CostRatio, confidence: float) -> str:
 def _change(ratio: CostRatio) -> str:
     r = ratio.per_attempt
     value = r.value if isinstance(r, Interval) else 1.0
-    if value < 1.0:
-        return f"{100 * (1 - value):.2g} % less"
-    return f"{100 * (value - 1):.3g} % more"
+    percent = 100 * abs(value - 1)
+    amount = f"{percent:.2g}" if percent < 10 else f"{percent:.0f}"  # noqa: PLR2004 (two digits)
+    return f"{amount} % {'less' if value < 1 else 'more'}"
 
 
 def _points(x: float) -> str:

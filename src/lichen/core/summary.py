@@ -142,7 +142,7 @@ class CostRatio:
 class Comparison:
     """B against A on the same problems.
 
-    ``quality_difference`` is B - A with its 95 % paired bootstrap interval; ``mcnemar_p`` the exact
+    ``quality_difference`` is B - A with its 95 % paired interval; ``mcnemar_p`` the exact
     two-sided p-value over first samples (None where nothing is pass/fail); ``non_inferior``
     whether the low end lies above ``-margin``; ``p_dominates`` the joint bootstrap probability that
     B is at least as good *and* costs no more energy (CPU time where energy is missing) per attempt,
