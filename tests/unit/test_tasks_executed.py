@@ -114,6 +114,35 @@ def test_both_shapes_of_mbpp_load(tmp_path: Path) -> None:
     assert "def add(x, y):" in question(stubs)
 
 
+@pytest.mark.parametrize(
+    ("code", "tests", "entry_point"),
+    [
+        ("f = lambda x: x", ["assert f(1) == 1"], "f"),
+        ("def g(x):\n  return x\ndef f(x):\n  return g(x)", ["assert set(f(1)) == g(1)"], "f"),
+        ("print 'python 2'", ["assert sorted(f([1])) == [1]"], "f"),
+    ],
+)
+def test_the_entry_point_of_odd_rows_is_found(
+    tmp_path: Path, code: str, tests: list[str], entry_point: str
+) -> None:
+    """One odd reference does not make the data set unusable: the tests name the function."""
+    row = {**MBPP_ORIGINAL_ROWS[0], "code": code, "test_list": tests}
+    assert task_of(tmp_path, "mbpp", [row]).problems()[0].entry_point == entry_point
+
+
+def test_setup_code_may_use_the_reference(tmp_path: Path) -> None:
+    """Inputs that the data set's setup builds from the reference's classes are there for tests."""
+    row = {
+        **MBPP_ORIGINAL_ROWS[1],
+        "test_setup_code": "pair = Pair(7, 8)",
+        "test_list": ["assert first(pair) == 7"],
+    }
+    task = task_of(tmp_path, "mbpp", [row])
+    problem = task.problems()[0]
+    score = dict(task.score([Candidate(id="x", problem=problem, code=problem.reference)]))["x"]
+    assert score.solved
+
+
 def test_mbpp_splits_follow_the_original_numbering(tmp_path: Path) -> None:
     """The test split is 11-510; others are chosen by name."""
     assert [p.id for p in task_of(tmp_path, "mbpp", split="train").problems()] == ["MBPP/601"]

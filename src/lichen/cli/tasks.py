@@ -28,14 +28,12 @@ def list_tasks(as_json: bool) -> None:
     if as_json:
         console.emit_json(rows)
         return
+    shown = ("task", "metric", "data", "licence", "needs")
     console.table(
         "Tasks",
-        ["task", "metric", "data", "licence", "needs", "styles", "options"],
-        [
-            [console.plain(row[c]) if isinstance(row[c], str) else ", ".join(row[c]) for c in row]
-            for row in rows
-        ],
-        caption="A style is chosen with task.style, an option with task.options.NAME.",
+        list(shown),
+        [[console.plain(row[column]) for column in shown] for row in rows],
+        caption="Styles and options: lichen tasks list --json, docs/reference/tasks.md",
     )
 
 
@@ -99,8 +97,8 @@ def _facts() -> list[dict[str, Any]]:
             {
                 "task": name,
                 "metric": known.metric if known else "not stated",
-                "data": data or "a git repository",
-                "licence": licences.get(data, "not stated") if data else "the repository's own",
+                "data": data or "git repository",
+                "licence": licences.get(data, "not stated") if data else "its own",
                 "needs": _needs(name),
                 "styles": [s.name for s in known.styles] if known else [],
                 "options": list(known.options) if known else [],

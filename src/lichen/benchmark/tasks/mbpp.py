@@ -14,6 +14,7 @@ The split follows the original numbering: 1-10 few-shot prompts, 11-510 test, 51
 from __future__ import annotations
 
 import ast
+import builtins
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -147,31 +148,40 @@ def _from_stub(row: Row, name: str) -> Problem:
 def _from_text(row: Row, name: str) -> Problem:
     code, tests = row.text("code"), "\n".join(row.texts("test_list"))
     setup = row.text("test_setup_code", "")
-    entry_point, helpers = _entry_point(row, code, tests)
+    entry_point = _entry_point(row, code, tests)
+    helpers = (used_names(tests) | used_names(setup)) & _names(code) - {entry_point}
     return Problem(
         id=name,
         prompt=row.text("text"),
         entry_point=entry_point,
-        reference=f"{setup}\n{code}\n" if setup else code,
+        reference=code,
         fields={
             "stub": "",
             "tests": tests,
             # a few tests build their inputs with a class of the reference program
-            "setup": f"{setup}\n{code}\n" if helpers else setup,
+            "setup": f"{code}\n{setup}\n" if helpers else setup,
             "check": tests + "\n",
         },
     )
 
 
-def _entry_point(row: Row, code: str, tests: str) -> tuple[str, bool]:
-    """Return the function that the tests are about, and whether they use others of the code."""
-    tree = parse(code)
-    if tree is None:
-        raise row.error("the column 'code' is not Python")
-    functions = [s.name for s in tree.body if isinstance(s, ast.FunctionDef)]
-    used = used_names(tests)
-    called = [f for f in functions if f in used]
-    if not called:
-        raise row.error("the tests call no function of the column 'code'")
-    entry_point = called[-1]
-    return entry_point, bool((used & bound_names(tree.body)) - {entry_point})
+def _entry_point(row: Row, code: str, tests: str) -> str:
+    """Return the function the tests are about: the last one of the code that they call."""
+    asked, module = parse(tests), parse(code)
+    calls = [n for n in ast.walk(asked) if isinstance(n, ast.Call)] if asked else []
+    called = [c.func.id for c in calls if isinstance(c.func, ast.Name)]
+    functions = [s.name for s in module.body if isinstance(s, ast.FunctionDef)] if module else []
+    known = _names(code)
+    for choice in (
+        [f for f in reversed(functions) if f in called],
+        [c for c in called if c in known],
+        [c for c in called if not hasattr(builtins, c)],
+    ):
+        if choice:
+            return choice[0]
+    raise row.error("the tests in 'test_list' call no function")
+
+
+def _names(code: str) -> set[str]:
+    module = parse(code)
+    return bound_names(module.body) if module else set()
