@@ -22,7 +22,14 @@ def test_doctor_speaks_to_people(runner: CliRunner) -> None:
     result = runner.invoke(doctor.command, ["--no-self-test"], catch_exceptions=False)
     console.out.cache_clear()
     assert result.exit_code == 0
-    for word in ("process", "rapl", "power_model", "Energy here", "Optional parts", "llama"):
+    for word in (
+        "CPU time",
+        "peak memory",
+        "energy of gpu",
+        "Energy here",
+        "Optional parts",
+        "llama",
+    ):
         assert word in result.output
 
 

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -142,6 +144,65 @@ sys.stdin.read(1)
     assert with_orphan.processes == before.processes + 1
     assert with_orphan.cpu_s - before.cpu_s > 0.19
     assert looked.read().cpu_s >= with_orphan.cpu_s
+
+
+@LINUX
+def test_looks_amid_dying_processes_double_nothing() -> None:
+    """Looking without pause while children end gives the kernel's own total in the end."""
+    looked, stop = ProcessTree(max_age_s=0), threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            looked.read()
+
+    def truth() -> float:
+        t = os.times()
+        return time.process_time() + t.children_user + t.children_system
+
+    before, true_before = looked.read().cpu_s, truth()
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    for _ in range(8):
+        subprocess.run([sys.executable, "-c", BURN.format(s=0.05)], check=True)
+    stop.set()
+    watcher.join()
+    used, true = looked.read().cpu_s - before, truth() - true_before
+    assert used == pytest.approx(true, abs=0.03)
+
+
+@LINUX
+def test_a_child_that_ended_during_a_look_is_credited_once(tmp_path: Path) -> None:
+    """A look in which a process ends is repeated, so that its parent's credit is seen."""
+    me, worker, child = os.getpid(), 4_000_001, 4_000_002
+
+    def stat(pid: int, parent: int, own: int, reaped: int) -> None:
+        (tmp_path / str(pid)).mkdir(exist_ok=True)
+        times = [str(own), "0", str(reaped), "0"]
+        tail = ["S", str(parent), "1", "1", *["0"] * 7, *times, *["0"] * 4, "77", "0", "5", "0"]
+        (tmp_path / str(pid) / "stat").write_text(f"{pid} (x) {' '.join(tail)}")
+
+    class Racing(ProcReader):
+        """The child ends, and is waited for, after its parent was read."""
+
+        racing = False
+
+        def _read(self, pid: int) -> ProcessTimes:
+            if self.racing and pid == child:
+                self.racing = False
+                (tmp_path / str(child) / "stat").unlink()
+                stat(worker, me, 0, 100)
+            return super()._read(pid)
+
+    stat(me, 1, 0, 0)
+    stat(worker, me, 0, 0)
+    stat(child, worker, 100, 0)
+    reader = Racing(tmp_path)
+    looked = ProcessTree(reader, max_age_s=0)
+    before = looked.read()
+    reader.racing = True
+    after = looked.read()
+    assert (before.processes, after.processes) == (3, 2)
+    assert after.cpu_s - before.cpu_s < 0.5  # the 1.00 s of the child once, and our own time
 
 
 @LINUX

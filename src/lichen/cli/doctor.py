@@ -16,6 +16,7 @@ from lichen.core.record import Environment
 from lichen.core.units import BYTES_PER_GIB
 from lichen.meter import capture, open_meter
 from lichen.meter.energy_rung import EnergyRung, energy_rung
+from lichen.meter.ladder import targets
 from lichen.meter.overhead import Overhead, measure_overhead
 
 PURPOSES = {
@@ -28,6 +29,14 @@ PURPOSES = {
     "torch": "run transformers models",
 }
 """What an extra is for; extras that are not here bundle others or serve development."""
+
+_FIELDS = {
+    "cpu_s": "CPU time",
+    "peak_memory_bytes": "peak memory",
+    "foreign_cpu_s": "load of others",
+    "steal_s": "stolen time",
+    "energy_j": "energy",
+}
 
 _REQUIREMENT = re.compile(r"^([A-Za-z0-9._-]+).*\bextra\s*==\s*['\"]([\w-]+)['\"]")
 
@@ -58,7 +67,7 @@ class Findings:
     overhead: Overhead | None
 
 
-@click.command()
+@click.command("doctor")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON document to stdout.")
 @click.option(
     "--self-test/--no-self-test",
@@ -96,6 +105,7 @@ def present(findings: Findings) -> None:
     console.show(f"\n[bold]{console.plain(findings.energy.sentence)}[/bold]\n")
     if findings.sandboxes:
         _present_statuses("Running untrusted programs", findings.sandboxes)
+    console.show("")
     _present_extras(findings.extras)
     if findings.overhead is not None:
         o = findings.overhead
@@ -108,41 +118,53 @@ def present(findings: Findings) -> None:
 def _present_machine(e: Environment) -> None:
     load = "unknown" if e.load_average is None else f"{e.load_average:.2f}"
     facts = (
-        ("processor", e.cpu_model),
-        ("CPUs", f"{e.usable_cpus} usable of {e.logical_cpus}"),
+        ("processor", f"{e.cpu_model}, {e.usable_cpus} of {e.logical_cpus} CPUs usable"),
         ("memory", f"{e.memory_bytes / BYTES_PER_GIB:.1f} GiB"),
         ("GPUs", ", ".join(e.gpus) or "none found"),
         ("virtualisation", e.virtualisation),
-        ("frequency governor", e.governor),
-        ("load (1 min)", load),
-        ("system", e.os),
-        ("Python, lichen", f"{e.python_version}, {e.lichen_version}"),
+        ("state", f"load {load} (1 min), frequency governor {e.governor}"),
+        ("system", f"{e.os}, Python {e.python_version}, lichen {e.lichen_version}"),
     )
-    console.table("This machine", ("", ""), [(k, console.plain(v)) for k, v in facts])
+    width = max(len(name) for name, _ in facts)
+    console.show(*(f"[dim]{n:<{width}}[/dim]  {console.plain(v)}" for n, v in facts), "")
 
 
 def _present_statuses(title: str, statuses: Sequence[ProbeStatus]) -> None:
     rows: list[tuple[str, str, str, str]] = []
     for s in statuses:
-        mark = "[green]yes[/green]" if s.available else "[yellow]no[/yellow]"
         finding = console.plain(s.reason)
         if s.remedy:
             finding += f"\n[dim]to do:[/dim] {console.plain(s.remedy)}"
-        how = f"{s.method}" if s.available else "-"
-        rows.append((f"{s.name}\n[dim]{console.plain(s.quantity)}[/dim]", mark, how, finding))
+        method = str(s.method) if s.available else "-"
+        rows.append((_in_words(s), _mark(yes=s.available), method, finding))
     console.table(title, ("what", "here", "method", "how, or why not"), rows)
 
 
 def _present_extras(extras: Sequence[Extra]) -> None:
     rows: list[tuple[str, str, str, str]] = []
     for extra in extras:
-        mark = "[green]yes[/green]" if extra.installed else "[yellow]no[/yellow]"
+        text = f'pip install "lichen[{extra.name}]"'
         if extra.installed:
-            text = ", ".join(f"{name} {version}" for name, version in extra.packages)
-        else:
-            text = f'pip install "lichen[{extra.name}]"'
+            name, version = extra.packages[0]
+            more = len(extra.packages) - 1
+            text = f"{name} {version}" + (f" and {more} more" if more else "")
+        mark = _mark(yes=extra.installed)
         rows.append((extra.name, mark, extra.purpose, console.plain(text)))
-    console.table("Optional parts", ("extra", "here", "for", "packages"), rows)
+    console.table("Optional parts", ("extra", "here", "for", "package, or what to do"), rows)
+
+
+def _mark(*, yes: bool) -> str:
+    return "[green]yes[/green]" if yes else "[yellow]no[/yellow]"
+
+
+def _in_words(status: ProbeStatus) -> str:
+    """Write what a status is about for people: its targets, or its name if it has none."""
+    words: dict[str, None] = {}
+    for target in targets(status.quantity):
+        word = _FIELDS.get(target.field)
+        if word is not None:
+            words[f"{word} of {target.component}" if target.field == "energy_j" else word] = None
+    return console.plain("\n".join(words) or status.name)
 
 
 def _sandboxes() -> tuple[ProbeStatus, ...]:

@@ -34,6 +34,9 @@ CLOCK_TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
 MAX_AGE_S = 0.0005
 """Probes that read within this time share one look at the tree: 0.5 ms of a window's edge."""
 
+MAX_PASSES = 8
+"""A pass takes under a millisecond: processes would have to end thousands of times a second."""
+
 
 class ProcessTimes(NamedTuple):
     """One process: times in s, memory in bytes. ``started`` tells a reused pid from the old one.
@@ -188,8 +191,8 @@ class ProcReader:
 
     A process is ours if its parent is, or if its session was begun by one of ours (a session holds
     only descendants of its leader), so a daemon that lost its parents stays ours. A process whose
-    CPU clock stands still has not run, so it has waited for no child and its last ``stat`` holds:
-    that makes a look at a hundred sleeping workers ten times cheaper.
+    CPU clock stands still has not run (but for the last tick), so it has waited for no child and
+    its last ``stat`` holds: that makes a look at a hundred sleeping workers ten times cheaper.
     """
 
     rounding_s = 2 * CLOCK_TICK_S  # user and system time are cut to ticks separately
@@ -204,41 +207,44 @@ class ProcReader:
         root = os.getpid()
         names = set(os.listdir(self._proc))  # noqa: PTH208 (names, not paths: twice as fast)
         self._foreign &= names
-        found = {root: self._read(root)}
-        for pid, old in known.items():
-            process = self._again(pid, old) if pid != root else None
-            if process is not None:
-                found[pid] = process
-        for pid in [p.pid for p in found.values() if p.parent in known and p.parent not in found]:
-            self._reread(found, pid)  # its parent is gone: somebody adopted it while it slept
+        expected: Members = known
+        found = self._pass(known, root)
+        for _ in range(MAX_PASSES):
+            # If one ended meanwhile, an ancestor may have been read before or after it was
+            # credited: only a pass in which nobody ends counts everybody once. Clocks of running
+            # processes may be a tick late, so they are not trusted to say who has just waited.
+            if found.keys() >= expected.keys():
+                break
+            expected, found = found, self._pass(found, root, trust_clocks=False)
         fresh = self._fresh(names.difference(self._foreign, map(str, known)))
         self._adopt(found, fresh, _own_sessions(root, known, found))
         return found
 
-    def _again(self, pid: int, old: ProcessTimes) -> ProcessTimes | None:
-        if _cpu_clock(pid) == old.own_s:
-            return old
-        try:
-            process = self._read(pid)
-        except (OSError, IndexError, ValueError):
-            return None
-        return process if process.started == old.started else None
-
-    def _reread(self, found: dict[int, ProcessTimes], pid: int) -> None:
-        try:
-            found[pid] = self._read(pid)
-        except (OSError, IndexError, ValueError):
-            del found[pid]
+    def _pass(
+        self, known: Members, root: int, *, trust_clocks: bool = True
+    ) -> dict[int, ProcessTimes]:
+        """Read those of ``known`` that live, in their order: parents before their children."""
+        found = {root: self._read(root)}
+        for pid, old in known.items():
+            if pid == root:
+                continue
+            # Without memory it is a zombie, whose clock stands still while it is waited for.
+            asleep = trust_clocks and old.rss_bytes > 0 and _cpu_clock(pid) == old.own_s
+            try:
+                process = old if asleep else self._read(pid)
+            except (OSError, IndexError, ValueError):
+                continue
+            if process.started == old.started:
+                found[pid] = process
+        return found
 
     def _fresh(self, names: Iterable[str]) -> dict[int, ProcessTimes]:
         fresh: dict[int, ProcessTimes] = {}
-        for name in names:
-            if not name.isdigit():
-                self._foreign.add(name)
-                continue
+        pids = [int(name) for name in names if name.isdigit()]
+        for pid in sorted(pids):  # parents before their children
             # It may have ended since the listing, or be hidden from us.
             with contextlib.suppress(OSError, IndexError, ValueError):
-                fresh[int(name)] = self._read(int(name))
+                fresh[pid] = self._read(pid)
         return fresh
 
     def _adopt(
@@ -269,6 +275,8 @@ class ProcReader:
             os.close(fd)
         # The command name is in parentheses and may hold anything, ")" and spaces included.
         f = text[text.rfind(b")") + 2 :].split(None, 22)
+        if f[:1] == [b"X"]:  # its parent has been credited, the kernel is about to remove it
+            raise ProcessLookupError(pid)
         reaped_s = (int(f[13]) + int(f[14])) * CLOCK_TICK_S
         if pid == os.getpid():
             own_s, reaped_s = time.process_time(), _own_reaped_s()
