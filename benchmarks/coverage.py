@@ -5,7 +5,7 @@ coverage of each interval at nominal 95 %, the rate of false claims where the tw
 same, and median widths. ``cost`` is the interval lichen uses; ``cost_problems_only`` is the plain
 percentile bootstrap over problems, which forgets that attempts share measuring windows.
 
-Run:  python benchmarks/coverage.py [repetitions]     (400 take about four minutes on one core)
+Run:  python benchmarks/coverage.py [repetitions]     (400 take about six minutes of one core)
 """
 
 from __future__ import annotations
