@@ -113,9 +113,7 @@ def test_logprobs_follow_the_cut() -> None:
         Request(id="r", prompt="\ud800"),
         Request(id="r", prefix="a", suffix="\udfff"),
         Request(id="r", messages=(Message(role=Role.USER, content="x\ud83d"),)),
-        Request(
-            id="r", messages=(Message(role=Role.USER, content="x"),), answer_prefix="\ud83d"
-        ),
+        Request(id="r", messages=(Message(role=Role.USER, content="x"),), answer_prefix="\ud83d"),
         Request(id="r", prompt="a", stop_strings=("\ud800",)),
     ],
 )
@@ -212,4 +210,4 @@ def test_fim_tokens_are_control_tokens() -> None:
 
 def test_a_vocabulary_without_fim_tokens() -> None:
     """Markers that fall apart into several tokens are plain text to that model."""
-    assert find_fim_tokens(lambda t: [1, 2], start=[]) is None
+    assert find_fim_tokens(lambda _: [1, 2], start=[]) is None

@@ -136,11 +136,11 @@ class Fanout:
         future.add_done_callback(out.put)
 
     def _abandon(self, running: _Running) -> None:
-        for future, job in running.items():
-            future.cancel()
+        for job in running.values():
             job.cancel()
             self._jobs.discard(job)
-        wait(running)
+        # Not those that never started: wait() would wait for ever for a worker to notice them.
+        wait([future for future in running if not future.cancel()])
 
     def close(self) -> None:
         """Cancel everything in flight, of every ``run``, and end the threads (idempotent)."""

@@ -11,6 +11,7 @@ reproducible at one slot and may differ in near-ties at more.
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
 import threading
 import time
@@ -18,7 +19,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from lichen.core.errors import CapabilityError, EngineError, MissingDependencyError
+from lichen.core.errors import (
+    CapabilityError,
+    ConfigError,
+    EngineError,
+    MissingDependencyError,
+)
 from lichen.core.generation import Capability, Completion, Delta, Finish, Request
 from lichen.core.measurement import Usage
 from lichen.core.model import ModelArtifact
@@ -32,6 +38,12 @@ from lichen.engines.transcript import Transcript, unencodable
 
 _GGUF_MAGIC: Final = b"GGUF"
 """First four bytes of every GGUF file (ggml's gguf.md)."""
+
+_NO_LOGPROBS: Final = (
+    "llama.cpp gives no log-probabilities for tokens that were drafted: ask without logprobs, "
+    "or open the engine without 'draft' and 'ngram'"
+)
+"""It reports 0.0 for accepted draft tokens, or leaves them out when streaming (seen, b11549)."""
 
 _ALWAYS: Final = frozenset(
     {
@@ -70,6 +82,7 @@ class LlamaCppEngine:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.options = options
+        self._model = model
         self._clock = clock
         api_key = secrets.token_urlsafe(32)
         self._server: Any = _load(model, options, api_key)
@@ -87,7 +100,24 @@ class LlamaCppEngine:
             found.add(Capability.INFILL)
         if self.options.embedding:
             found.add(Capability.EMBED)
+        if self.options.speculates:
+            found.discard(Capability.LOGPROBS)
         return frozenset(found)
+
+    def reopened(self, changes: Mapping[str, object]) -> LlamaCppEngine:
+        """Load the same model once more, with some options changed; this engine stays open.
+
+        The file's pages are shared, but not what llama.cpp repacks for this processor.
+
+        Raises:
+            ConfigError: an option that does not exist or cannot have this value.
+            EngineError: llama.cpp cannot load the files.
+        """
+        try:
+            options = dataclasses.replace(self.options, **changes)  # type: ignore[arg-type]
+        except (TypeError, ValueError) as exc:
+            raise ConfigError(f"engine llama_cpp cannot be reopened like this: {exc}") from exc
+        return LlamaCppEngine(self._model, options, self._clock)
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Delta | Completion]:
         """Run requests on the slots; see ``lichen.core.ports.Engine``.
@@ -111,6 +141,8 @@ class LlamaCppEngine:
         error = unencodable(request)
         if not error and request.kind == "infill" and self._fim is None:
             error = "this model has no fill-in-the-middle tokens, so it cannot infill"
+        if not error and request.logprobs and self.options.speculates:
+            error = _NO_LOGPROBS
         if error or job.cancelled:
             error = error or "the request was cancelled"
             return transcript.completion(Usage(), Finish.ERROR, error=error)

@@ -103,6 +103,11 @@ class LlamaCppOptions:
             raise ValueError(msg)
 
     @property
+    def speculates(self) -> bool:
+        """Whether tokens are drafted, by a model or from the text."""
+        return bool(self.draft or self.ngram)
+
+    @property
     def files(self) -> tuple[tuple[str, str], ...]:
         """The further GGUF files that loading needs, as (what it is, path)."""
         drafts = (("draft model", self.draft),) if self.draft else ()

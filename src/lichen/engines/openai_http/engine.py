@@ -20,11 +20,11 @@ from lichen.engines.openai_http import body as wire
 from lichen.engines.openai_http.answer import Answer, decode, error_text
 from lichen.engines.openai_http.line import Line
 from lichen.engines.openai_http.options import OPTIONAL, OpenAIHttpOptions
-from lichen.engines.openai_http.sse import StreamError, events
+from lichen.engines.openai_http.sse import MAX_LINE_BYTES, StreamError, events
 from lichen.engines.transcript import Transcript, unencodable
 
 MAX_BODY_BYTES: Final = 64 << 20
-"""Longest whole answer read; a hostile server must not fill the memory."""
+"""Longest answer read, streamed or whole; a hostile server must not fill the memory."""
 
 _OK: Final = 200
 _TOO_MANY: Final = 429
@@ -162,11 +162,11 @@ class OpenAIHttpEngine:
                 if response.status_code != _OK:
                     return self._refused(response, answer)
                 if body["stream"]:
-                    for data in events(response.iter_bytes()):
+                    for data in events(_bounded(response), MAX_LINE_BYTES):
                         if job.cancelled or answer.read_event(data):
                             break
                 else:
-                    answer.read_object(decode(_bounded(response)))
+                    answer.read_object(decode(b"".join(_bounded(response))))
         except StreamError as exc:
             answer.fail(str(exc))
         except httpx.HTTPError as exc:
@@ -212,19 +212,18 @@ class OpenAIHttpEngine:
 
 def _reason(response: httpx.Response) -> str:
     try:
-        raw = _bounded(response)
-        return error_text(decode(raw))
+        return error_text(decode(b"".join(_bounded(response))))
     except StreamError:
         return response.reason_phrase or "no reason given"
 
 
-def _bounded(response: httpx.Response) -> bytes:
-    raw = bytearray()
+def _bounded(response: httpx.Response) -> Iterator[bytes]:
+    received = 0
     for chunk in response.iter_bytes():
-        raw += chunk
-        if len(raw) > MAX_BODY_BYTES:
+        received += len(chunk)
+        if received > MAX_BODY_BYTES:
             raise StreamError(f"the server's answer is longer than {MAX_BODY_BYTES} bytes")
-    return bytes(raw)
+        yield chunk
 
 
 def _retry_after_s(value: str, now_s: float) -> float | None:
