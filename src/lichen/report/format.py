@@ -169,7 +169,8 @@ def plain(value: float) -> str:
 
 def signed(value: Interval) -> str:
     """Write a difference with its sign: ``+0.02 [-0.05, +0.09]``."""
-    d = max(decimals(value), 2)
+    # A difference may be close to 0 and still be known well: only its width sets the decimals.
+    d = 2 if value.is_exact or math.isinf(value.width) else max(2, _places(value.width, 2))
     best, low, high = (_signed(x, d) for x in (value.value, value.low, value.high))
     return f"{best} [{low}, {high}]"
 

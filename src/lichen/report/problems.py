@@ -18,7 +18,7 @@ from lichen.core.summary import Dimension, Summary
 from lichen.report import format as fmt
 from lichen.report.clean import one_line, visible
 
-ANSWERS_BUDGET: Final = 4_500_000
+ANSWERS_BUDGET: Final = 4_000_000
 """Bytes of all answers together, escaped; other markup comes on top (about 350 an attempt)."""
 
 LONGEST_ANSWER: Final = 6_000
