@@ -1,0 +1,218 @@
+"""A cell: a warm interpreter in its walls that forks a fresh process for each trial and minds it.
+
+The cell is trusted and runs no foreign code; the forks do. It watches each trial from outside:
+CPU-seconds and memory of all its processes together, their number, wall time and output, and
+ends all of them at the first excess. It ends itself when its control socket does.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import importlib
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from . import cage, census, judge, kernel, script, solution, wire
+
+_TICK_S = 0.05
+_MAX_REPORT = 1 << 16
+_NO_WALL = 70
+"""Exit status where a trial could not begin (EX_SOFTWARE of sysexits.h)."""
+Body = Callable[[dict[str, Any], tuple[int, ...]], None]
+_ROLES: dict[str, Body] = {"judge": judge.run, "solution": solution.run, "script": script.run}
+
+
+def main(fd: int) -> None:
+    """Serve one parent over the control socket ``fd`` until it closes."""
+    control = socket.socket(fileno=fd)
+    settings, _fds = wire.receive_control(control)
+    program = kernel.seccomp_filter(kernel.machine())
+    wall = cage.Wall(settings["wall"], settings["uid"], tuple(settings["readable"]), program)
+    try:
+        processes = cage.enter_cell(wall)
+        for name in settings["preload"]:
+            importlib.import_module(name)
+    except (OSError, ImportError) as exc:
+        wire.send_control(control, {"op": "failed", "why": str(exc)})
+        return
+    sys.path[:] = [p for p in sys.path if p != settings["home"]] + list(settings["path"])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.collect()
+    gc.freeze()  # so that a trial's collector does not touch, and so copy, the shared pages
+    wire.send_control(control, {"op": "ready"})
+    cell = _Cell(control, wall, processes)
+    try:
+        while True:
+            message, fds = wire.receive_control(control)
+            if message["op"] == "start":
+                wire.send_control(control, cell.trial(message, fds))
+            # A "stop" that arrives here is for a trial that has just ended by itself.
+    except (wire.Closed, OSError):
+        return
+
+
+class _Cell:
+    """Runs one trial at a time."""
+
+    def __init__(self, control: socket.socket, wall: cage.Wall, processes: int) -> None:
+        self._control = control
+        self._wall = wall
+        self._processes = processes
+        self._self = os.pidfd_open(os.getpid()) if wall.contained else -1
+        self._null = os.open(os.devnull, os.O_RDWR)
+
+    def trial(self, ticket: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+        """Run one trial to its end, with everything it started, and return what became of it."""
+        started = time.monotonic()
+        is_script = ticket["role"] == "script"
+        if ticket["role"] == "judge":
+            judge.prepare(ticket)
+        room = cage.Room(self._wall, ticket["limits"]["file_bytes"], shared_memory=is_script)
+        pipes = [os.pipe() for _ in range(2 if is_script else 1)]
+        try:
+            pid = self._fork(ticket, room.path, [w for _, w in pipes], fds)
+        finally:
+            for fd in (*fds, *(w for _, w in pipes)):
+                os.close(fd)
+        group = census.Census(pid, self._processes, contained=self._wall.contained)
+        watch = _Watch(pid, ticket, [r for r, _ in pipes], group)
+        try:
+            watch.until_ended(self._control)
+            code, cpu_s = watch.reap()
+        finally:
+            for read_end, _ in pipes:
+                os.close(read_end)
+            room.clear()
+        why = watch.why
+        if not why and code < 0 and cpu_s >= ticket["limits"]["cpu_s"]:
+            why = "cpu"
+        wall_s = time.monotonic() - started
+        done = {"op": "done", "seq": ticket["seq"], "code": code, "why": why}
+        return done | {"cpu_s": cpu_s, "wall_s": wall_s, "output": watch.output}
+
+    def _fork(
+        self, ticket: dict[str, Any], directory: str, writers: list[int], fds: list[int]
+    ) -> int:
+        if self._wall.contained:
+            kernel.unshare(kernel.CLONE_NEWPID)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                self._child(ticket, directory, writers, fds)
+            finally:
+                os._exit(_NO_WALL)  # the body ends the process itself
+        if self._wall.contained:
+            kernel.enter_pid_namespace_of(self._self)
+        return pid
+
+    def _child(
+        self, ticket: dict[str, Any], directory: str, writers: list[int], fds: list[int]
+    ) -> None:
+        os.setsid()
+        null = self._null
+        standard, kept = (null, null, null), (writers[0], *fds)
+        if ticket["role"] == "script":
+            standard, kept = (null, writers[0], writers[1]), ()
+        kept = cage.arrange_descriptors(standard, kept)
+        cage.restore_signals()
+        try:
+            cage.enter_trial(self._wall, ticket["limits"], directory)
+        except OSError as exc:
+            os.write(2, f"the wall cannot be put up: {exc}\n".encode())
+            os._exit(_NO_WALL)
+        _ROLES[ticket["role"]](ticket, kept)
+
+
+class _Watch:
+    """Minds one trial: its limits, its output, and that all of it ends."""
+
+    def __init__(
+        self, pid: int, ticket: dict[str, Any], outputs: list[int], group: census.Census
+    ) -> None:
+        self._pid = pid
+        self._seq = ticket["seq"]
+        self._limits = ticket["limits"]
+        self._bound = ticket["limits"]["output_bytes"] if len(outputs) > 1 else _MAX_REPORT
+        self._census = group
+        self._buffers = {fd: bytearray() for fd in outputs}
+        self.why = ""
+
+    @property
+    def output(self) -> list[bytes]:
+        """What was written, per stream, up to the bound."""
+        return [bytes(buffer[: self._bound]) for buffer in self._buffers.values()]
+
+    def until_ended(self, control: socket.socket) -> None:
+        """Return when the trial's first process has ended; end it when it exceeds a limit."""
+        pidfd = os.pidfd_open(self._pid)
+        try:
+            poll = select.poll()
+            for fd in (pidfd, control.fileno(), *self._buffers):
+                poll.register(fd, select.POLLIN)
+            for fd in self._buffers:
+                os.set_blocking(fd, False)
+            deadline = time.monotonic() + self._limits["wall_s"]
+            tick = time.monotonic() + _TICK_S
+            while True:
+                now = time.monotonic()
+                wait = max(0.0, min(deadline, tick) - now)
+                ready = {fd for fd, _ in poll.poll(1000 * wait + 1)}
+                self._collect(ready, poll)
+                if pidfd in ready:
+                    break
+                if control.fileno() in ready and self._told_to_stop(control):
+                    self._end("stopped")
+                elif time.monotonic() >= deadline:
+                    self._end("wall")
+                elif time.monotonic() >= tick:
+                    tick = time.monotonic() + _TICK_S
+                    self._end(self._census.excess(self._limits))
+            self._collect(set(self._buffers), None)
+        finally:
+            os.close(pidfd)
+
+    def reap(self) -> tuple[int, float]:
+        """Take the dead; return the exit code (negative: signal) and the group's CPU-seconds."""
+        _pid, status, usage = os.wait4(self._pid, 0)
+        self._census.sweep()
+        cpu_s = max(usage.ru_utime + usage.ru_stime, self._census.cpu_s)
+        return os.waitstatus_to_exitcode(status), cpu_s
+
+    def _end(self, why: str) -> None:
+        if why:
+            self.why = self.why or why
+            self._census.kill()
+
+    def _told_to_stop(self, control: socket.socket) -> bool:
+        message, fds = wire.receive_control(control)
+        for fd in fds:
+            os.close(fd)
+        return bool(message["op"] == "stop" and message["seq"] == self._seq)
+
+    def _collect(self, ready: set[int], poll: select.poll | None) -> None:
+        for fd in ready & self._buffers.keys():
+            buffer = self._buffers[fd]
+            try:
+                part = os.read(fd, 1 << 16)
+                while part and len(buffer) <= self._bound:
+                    buffer += part
+                    part = os.read(fd, 1 << 16)
+            except OSError as exc:
+                if exc.errno != errno.EAGAIN:
+                    raise
+                part = b"-"
+            if len(buffer) > self._bound:
+                self._end("output")
+            if poll is not None and (not part or len(buffer) > self._bound):
+                poll.unregister(fd)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,113 @@
+"""The solution's side: run untrusted source, then answer calls to its entry point.
+
+Everything in this process is the adversary's once its source runs, this code included. So nothing
+here is relied upon: the judge takes only plain values from it and the cell minds its resources.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import types
+from typing import Any
+
+from . import codec, wire
+
+_MAX_TEXT = 2000
+_UNBUILT = (SyntaxError, ValueError, RecursionError, OverflowError)
+"""What ``compile`` raises for text that is no program (NUL bytes, lone surrogates, nesting)."""
+
+
+def run(ticket: dict[str, Any], fds: tuple[int, ...]) -> None:
+    """Serve the judge until it goes away. Never returns."""
+    stream = wire.Stream(fds[1])
+    try:
+        ready, module = _load(ticket["source"], ticket["entry_point"])
+        stream.send(codec.encode(ready))
+        while ready[0] == "ready":
+            entry_point = vars(module)[ticket["entry_point"]]
+            stream.send(_answer(entry_point, stream.receive(), module))
+    except wire.Closed:
+        pass
+    os._exit(0)
+
+
+def _load(source: str, entry_point: str) -> tuple[tuple[str, ...], types.ModuleType]:
+    """Run the source as a module; the first item says whether it can be called."""
+    module = types.ModuleType("solution")
+    sys.modules["solution"] = module  # dataclasses and pickle look a class's module up
+    try:
+        code = compile(source, "solution.py", "exec", dont_inherit=True)
+    except MemoryError:
+        return ("failed", "memory", "out of memory while compiling"), module
+    except _UNBUILT as exc:
+        return ("failed", "syntax", f"{type(exc).__name__}: {_text(exc)}"), module
+    try:
+        exec(code, vars(module))  # noqa: S102 (running it is the purpose; the walls are around us)
+    except BaseException as exc:  # noqa: BLE001 (whatever it raises is its result)
+        return ("failed", _kind(exc), f"at import: {type(exc).__name__}: {_text(exc)}"), module
+    if not callable(vars(module).get(entry_point)):
+        why = "is not callable" if entry_point in vars(module) else "is not defined"
+        return ("failed", "no-entry", f"{entry_point} {why}"), module
+    return ("ready",), module
+
+
+def _answer(entry_point: Any, request: bytes, module: types.ModuleType) -> bytes:
+    def record(name: str, attributes: dict[str, Any]) -> object:
+        kind = vars(module).get(name)
+        built = object.__new__(kind) if isinstance(kind, type) else types.SimpleNamespace()
+        built.__dict__.update(attributes)
+        return built
+
+    args, kwargs = codec.decode(request, record)
+    before = _state(args, kwargs)
+    try:
+        outcome: tuple[Any, ...] = ("value", entry_point(*args, **kwargs))
+    except BaseException as exc:  # noqa: BLE001 (whatever it raises is its result)
+        kind = _kind(exc)
+        outcome = ("raised", codec.builtin_name(exc), _arguments(exc), type(exc).__name__, kind)
+    try:
+        value = codec.encode(outcome)
+        after = None if before is None else _state(args, kwargs)
+        changes = (args, kwargs) if after != before else None
+        return value if changes is None else codec.encode((*outcome, changes))
+    except (codec.Unsendable, RecursionError, MemoryError) as exc:
+        return codec.encode(("unsendable", f"the answer cannot be sent: {exc}"))
+    except Exception as exc:  # noqa: BLE001 (a value whose own methods fail while it is read)
+        return codec.encode(("unsendable", f"the answer cannot be read: {type(exc).__name__}"))
+
+
+def _state(args: Any, kwargs: Any) -> bytes | None:
+    """Return the arguments' present encoding; None where none of them can change."""
+    if all(_frozen(value) for value in (*args, *kwargs.values())):
+        return None
+    try:
+        return codec.encode((args, kwargs))
+    except (codec.Unsendable, RecursionError):
+        return None
+
+
+def _frozen(value: object) -> bool:
+    return value is None or type(value) in (bool, int, float, complex, str, bytes, range)
+
+
+def _arguments(exc: BaseException) -> tuple[Any, ...]:
+    arguments = exc.args
+    try:
+        codec.encode(arguments)
+    except Exception:  # noqa: BLE001 (whatever was put there by hostile code)
+        return (_text(exc),)
+    return tuple(arguments)
+
+
+def _kind(exc: BaseException) -> str:
+    if isinstance(exc, SystemExit):
+        return "exit"
+    return "memory" if isinstance(exc, MemoryError) else "exception"
+
+
+def _text(exc: BaseException) -> str:
+    try:
+        return str(exc)[:_MAX_TEXT]
+    except BaseException:  # noqa: BLE001 (a hostile __str__)
+        return "(no message)"
