@@ -1,7 +1,7 @@
 """What tasks that run Python functions share: asking in a chat, extraction, judging, pass@1.
 
-A concrete task says how a problem becomes a question and a trial. The score of a sample is 1 or 0;
-pass@k over several samples is computed from these elsewhere.
+A concrete task says where problems come from and how one becomes a question. The score of a sample
+is 1 or 0; pass@k over several samples is computed from these elsewhere.
 """
 
 from __future__ import annotations
@@ -11,11 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar, Final
 
-from lichen.benchmark.answers.python_function import (
-    EXTRACTION_VERSION,
-    extract_function,
-    preamble,
-)
+from lichen.benchmark.answers.python_function import EXTRACTION_VERSION, extract_function
 from lichen.benchmark.answers.syntax import parse
 from lichen.core.errors import ConfigError
 from lichen.core.generation import Capability, Message, Request, Role
@@ -31,8 +27,9 @@ class ExecutedTask(ABC):
     """A task whose answers are Python functions that are run against tests.
 
     Args:
-        problems: in the data set's order; ``fields["stub"]`` holds the code that the question
-            shows up to the body, "" if it shows none.
+        problems: in the data set's order. Their ``fields`` hold ``stub``, the code that the
+            question shows up to the body ("" if it shows none), ``setup``, what tests need
+            beside the solution (helpers of the stub, say), and ``check``, the test program.
         style: one of the task's styles.
         data_sha256: hash of the data file.
         sandbox: where candidates are judged.
@@ -108,18 +105,23 @@ class ExecutedTask(ABC):
                     scored(Verdict(status=Status.ERROR, kind="no-entry", message=message)),
                 )
         if judged:
-            for name, verdict in self._sandbox.judge(
-                self.trial(c.problem, c.code, name=c.id) for c in judged
-            ):
+            for name, verdict in self._sandbox.judge(_trial(c) for c in judged):
                 yield name, scored(verdict)
 
     @abstractmethod
     def question(self, problem: Problem) -> str:
         """Return the text of the user's message."""
 
-    @abstractmethod
-    def trial(self, problem: Problem, code: str, *, name: str) -> Trial:
-        """Return what to hold a candidate against."""
+
+def _trial(candidate: Candidate) -> Trial:
+    problem = candidate.problem
+    return Trial(
+        id=candidate.id,
+        solution=candidate.code,
+        entry_point=problem.entry_point,
+        setup=problem.fields["setup"],
+        check=problem.fields["check"],
+    )
 
 
 def scored(verdict: Verdict) -> Score:
@@ -157,11 +159,6 @@ def checking_program(test: str, entry_point: str) -> str:
         for s in tree.body
     )
     return test if calls else f"{test}\n\ncheck({entry_point})\n"
-
-
-def helpers_of(problem: Problem) -> str:
-    """Return the imports and helpers of a problem's stub: some tests call them."""
-    return preamble(problem.fields.get("stub", ""), entry_point=problem.entry_point)
 
 
 def fenced(code: str) -> str:

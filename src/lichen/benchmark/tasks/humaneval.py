@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, Final
 
+from lichen.benchmark.answers.python_function import preamble
 from lichen.benchmark.corpus.rows import file_sha256, read_rows, unique_ids
 from lichen.benchmark.executed import (
     METRIC,
@@ -20,10 +21,9 @@ from lichen.benchmark.executed import (
     checking_program,
     chosen_style,
     fenced,
-    helpers_of,
 )
 from lichen.benchmark.tasks import TaskContext, TaskFacts
-from lichen.core.task import Problem, PromptStyle, Trial
+from lichen.core.task import Problem, PromptStyle
 
 STYLES: Final = (
     PromptStyle(
@@ -56,16 +56,6 @@ class HumanEval(ExecutedTask):
         """Return the instruction and the fenced prompt."""
         return f"{_OPENING[self.prompt_style]}\n\n{fenced(problem.prompt)}"
 
-    def trial(self, problem: Problem, code: str, *, name: str) -> Trial:
-        """Hold the candidate to the problem's ``check``."""
-        return Trial(
-            id=name,
-            solution=code,
-            entry_point=problem.entry_point,
-            setup=helpers_of(problem),
-            check=checking_program(problem.fields["test"], problem.entry_point),
-        )
-
 
 def make(context: TaskContext) -> HumanEval:
     """Build the task from ``HumanEval.jsonl`` (or ``.gz``); raises ConfigError for bad data."""
@@ -81,10 +71,16 @@ def make(context: TaskContext) -> HumanEval:
 def _problems(path: Path) -> Iterator[Problem]:
     for row, name in unique_ids((r, r.text("task_id")) for r in read_rows(path)):
         prompt, body = row.text("prompt"), row.text("canonical_solution", "")
+        entry_point, test = row.identifier("entry_point"), row.text("test")
         yield Problem(
             id=name,
             prompt=prompt,
-            entry_point=row.identifier("entry_point"),
+            entry_point=entry_point,
             reference=prompt + body if body else "",
-            fields={"stub": prompt, "test": row.text("test")},
+            fields={
+                "stub": prompt,
+                "test": test,
+                "setup": preamble(prompt, entry_point=entry_point),
+                "check": checking_program(test, entry_point),
+            },
         )

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, Final
 
+from lichen.benchmark.answers.python_function import preamble
 from lichen.benchmark.answers.syntax import bound_names, parse, used_names
 from lichen.benchmark.corpus.rows import Row, file_sha256, read_rows, unique_ids
 from lichen.benchmark.executed import (
@@ -30,12 +31,11 @@ from lichen.benchmark.executed import (
     checking_program,
     chosen_style,
     fenced,
-    helpers_of,
 )
 from lichen.benchmark.tasks import TaskContext, TaskFacts
 from lichen.core.errors import ConfigError
 from lichen.core.registry import unknown
-from lichen.core.task import Problem, PromptStyle, Trial
+from lichen.core.task import Problem, PromptStyle
 
 STYLES: Final = (
     PromptStyle(
@@ -89,16 +89,6 @@ class Mbpp(ExecutedTask):
             f"It must pass these tests:\n\n{fenced(problem.fields['tests'])}"
         )
 
-    def trial(self, problem: Problem, code: str, *, name: str) -> Trial:
-        """Hold the candidate to the problem's tests."""
-        return Trial(
-            id=name,
-            solution=code,
-            entry_point=problem.entry_point,
-            setup=problem.fields["setup"] or helpers_of(problem),
-            check=problem.fields["check"],
-        )
-
 
 def make(context: TaskContext) -> Mbpp:
     """Build the task from either shape; raises ConfigError for bad data or options."""
@@ -139,7 +129,7 @@ def _from_stub(row: Row, name: str) -> Problem:
         reference=prompt + body if body else "",
         fields={
             "stub": prompt,
-            "setup": "",
+            "setup": preamble(prompt, entry_point=entry_point),
             "check": checking_program(row.text("test"), entry_point),
         },
     )

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, Final
 
+from lichen.benchmark.answers.python_function import preamble
 from lichen.benchmark.corpus.rows import file_sha256, read_rows, unique_ids
 from lichen.benchmark.executed import (
     METRIC,
@@ -20,10 +21,9 @@ from lichen.benchmark.executed import (
     checking_program,
     chosen_style,
     fenced,
-    helpers_of,
 )
 from lichen.benchmark.tasks import TaskContext, TaskFacts
-from lichen.core.task import Problem, PromptStyle, Trial
+from lichen.core.task import Problem, PromptStyle
 
 STYLES: Final = (
     PromptStyle(
@@ -66,16 +66,6 @@ class Repair(ExecutedTask):
         tests = fenced(problem.fields["test"])
         return f"{_FIX}\n\n{fenced(bare)}\n\nIt must pass these tests:\n\n{tests}"
 
-    def trial(self, problem: Problem, code: str, *, name: str) -> Trial:
-        """Hold the candidate to the problem's ``check``."""
-        return Trial(
-            id=name,
-            solution=code,
-            entry_point=problem.entry_point,
-            setup=helpers_of(problem),
-            check=checking_program(problem.fields["test"], problem.entry_point),
-        )
-
 
 def make(context: TaskContext) -> Repair:
     """Build the task from HumanEvalPack's Python file; raises ConfigError for bad data."""
@@ -92,14 +82,17 @@ def _problems(path: Path) -> Iterator[Problem]:
     for row, name in unique_ids((r, r.text("task_id")) for r in read_rows(path)):
         stub, buggy = row.text("prompt"), row.text("buggy_solution")
         body = row.text("canonical_solution", "")
+        entry_point, test = row.identifier("entry_point"), row.text("test")
         yield Problem(
             id=name,
             prompt=stub + buggy,
-            entry_point=row.identifier("entry_point"),
+            entry_point=entry_point,
             reference=stub + body if body else "",
             fields={
                 "stub": stub,
-                "test": row.text("test"),
+                "test": test,
+                "setup": preamble(stub, entry_point=entry_point),
+                "check": checking_program(test, entry_point),
                 "declaration": row.text("declaration"),
                 "buggy_solution": buggy,
                 "bug_type": row.text("bug_type", ""),
