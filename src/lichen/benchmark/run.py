@@ -21,7 +21,7 @@ from lichen.benchmark.allocate import split_generation, split_judging
 from lichen.benchmark.plan import Attempt, Block, Plan, schedule
 from lichen.core.errors import ConfigError
 from lichen.core.generation import Completion, Finish, Request
-from lichen.core.measurement import Measurement
+from lichen.core.measurement import Measurement, Missing
 from lichen.core.model import ModelShape
 from lichen.core.ports import AdaptsEngine, Candidate, Engine, Meter, Sink, Task, require
 from lichen.core.record import (
@@ -38,6 +38,7 @@ from lichen.meter import engine_counters, idle_baseline
 logger = logging.getLogger(__name__)
 
 _WARM_UP_TOKENS = 4
+_UNCOUNTED = Missing(reason="what judged programs compute is not counted")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,7 +244,7 @@ class _Worker:
         ]
         with self.meter.window(f"judge {block.solution} {block.index}") as window:
             scores = self._scores(candidates, completions)
-            judging = window.close()
+            judging = replace(window.close(), flop=_UNCOUNTED, bytes_moved=_UNCOUNTED)
         shares = split_generation(generation, answered)
         judged = split_judging(judging, [scores[a.id] for a in block.attempts])
         samples = [

@@ -36,6 +36,9 @@ from lichen.store import Store, open_store
 _PACKAGES = ("xllamacpp", "numpy", "pydantic", "sqlalchemy", "torch", "transformers")
 """Packages whose versions could explain a difference between two runs."""
 
+_MOST_PER_BLOCK = 16
+_WANTED_BLOCKS = 8
+
 MODEL_FREE_ENGINES = frozenset({"bm25", "openai_http"})
 """Engines that load no model file on this machine."""
 
@@ -173,13 +176,20 @@ def workbench(
             plan=Plan(
                 samples=spec.samples,
                 seed=spec.seed,
-                block_size=spec.block_size,
+                block_size=spec.block_size
+                or _block_size(len(chosen) * spec.samples, max(s.batch for s in solutions)),
                 idle_s=spec.idle_s,
             ),
             meter=meter,
             store=store,
             resume=found is not None,
         )
+
+
+def _block_size(attempts: int, slots: int) -> int:
+    # Measurement error is shared within a block, so intervals need several blocks (8 or more); a
+    # block smaller than the slots would leave some of them without work.
+    return max(slots, min(_MOST_PER_BLOCK, -(-attempts // _WANTED_BLOCKS)))
 
 
 def _settings(spec: SolutionSpec) -> tuple[tuple[str, str], ...]:

@@ -100,7 +100,7 @@ class RunSpec(_Spec):
     solutions: tuple[SolutionSpec, ...] = Field(min_length=1)
     samples: int = Field(default=1, ge=1, le=10_000)
     seed: int = Field(default=0, ge=0, lt=2**31)
-    block_size: int = Field(default=16, ge=1, le=10_000)
+    block_size: int | None = Field(default=None, ge=1, le=10_000)
     idle_s: float = Field(default=5.0, ge=0, le=600)
     margin: float = Field(default=0.02, ge=0, le=1)
     sandbox: SandboxSpec = SandboxSpec()
