@@ -138,8 +138,12 @@ def subject(field: str) -> str:
     """Return a measurement's field name in words; what is not known stays as it is."""
     stage, _, rest = field.rpartition(" ")
     component = _COMPONENT.fullmatch(rest)
-    words = f"energy of the {_PARTS.get(component[1], component[1])}" if component else ""
-    words = words or _SUBJECTS.get(rest, rest)
+    if component:
+        words = f"energy of the {_PARTS.get(component[1], component[1])}"
+    elif rest in _SUBJECTS:
+        words = _SUBJECTS[rest]
+    else:
+        return field
     return f"{words} ({stage})" if stage else words
 
 

@@ -38,9 +38,10 @@ MOST_FORESTS: Final = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonView:
-    """A comparison in words and, for the first few, as a drawing."""
+    """A comparison in words (``short`` without its numbers) and, for the first few, drawn."""
 
     conclusion: str
+    short: str
     lines: tuple[str, ...]
     figure: figures.Figure | None
 
@@ -122,7 +123,7 @@ def _context(
         "idle": facts.idle(run),
         "redo": facts.redo(run),
         "confidence": fmt.percent(summary.confidence),
-        "notes": [one_line(n) for n in (*run.notes, *summary.notes)],
+        "notes": [one_line(n) for n in dict.fromkeys((*run.notes, *summary.notes))],
         "missing": cells.missing(summary),
         "stage_names": ink.STAGES,
         "markers": tuple(
@@ -244,6 +245,7 @@ def _extras(summary: Summary) -> list[tuple[str, list[str]]]:
 def _comparison(c: Comparison, n: int, look: int) -> ComparisonView:
     return ComparisonView(
         conclusion=one_line(c.conclusion),
+        short=_split(c)[0],
         lines=terminal.quality_lines(c),
         figure=figures.ratio_forest(c, n, look) if n < MOST_FORESTS else None,
     )

@@ -49,7 +49,7 @@ def render(
         Headline(summary=summary, basis=basis, width=width),
         *(verdict(c) for c in summary.comparisons),
         *not_measured(summary),
-        *_remarks(run),
+        *_remarks(run, summary),
     )
 
 
@@ -91,7 +91,7 @@ def not_measured(summary: Summary) -> tuple[Text, ...]:
     return (_text(f"Not measured: {listed}"),)
 
 
-def _remarks(run: RunRecord) -> tuple[Text, ...]:
+def _remarks(run: RunRecord, summary: Summary) -> tuple[Text, ...]:
     lines = [f"Run {one_line(run.id)}"]
     if run.state is not RunState.FINISHED:
         lines[0] += f" is {run.state}: these numbers are of the part that is stored"
@@ -99,7 +99,7 @@ def _remarks(run: RunRecord) -> tuple[Text, ...]:
         o = run.oracle
         lines[0] += f"; reference solutions that pass: {o.passed} of {o.problems}"
     lines[0] += "."
-    lines += [one_line(n) for n in run.notes]
+    lines += [one_line(n) for n in dict.fromkeys((*run.notes, *summary.notes))]
     return tuple(_text(line, style="dim") for line in lines)
 
 
