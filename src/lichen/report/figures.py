@@ -22,6 +22,9 @@ NARROW: Final = 330
 """Widths in pixels of the two variants; the style sheet shows one of them."""
 
 
+_QUANTILES: Final = (0.5, 0.9, 0.99)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
     """A drawing in a wide and a narrow variant; ``note`` says why there is none."""
@@ -199,16 +202,12 @@ def _facet(
         for c in curves
     )
     words = "; ".join(
-        f"{name}: median {cells_[0]}, 90 % {cells_[1]}, 99 % {cells_[2]} {unit.symbol}"
-        for _, name, cells_ in rows
+        f"{name}: median {q[0]}, 90 % {q[1]}, 99 % {q[2]} {unit.symbol}" for _, name, q in rows
     )
     drawing = ink.draw(chart, id=id, title=texts[0], description=words)
     return Facet(
         title=f"{texts[0]}, {unit.symbol}", explanation=texts[1], drawing=drawing, rows=rows
     )
-
-
-_QUANTILES: Final = (0.5, 0.9, 0.99)
 
 
 def _amount(dimension: Dimension, value: Priced) -> str:

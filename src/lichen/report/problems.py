@@ -28,6 +28,9 @@ MOST_ATTEMPTS: Final = 12_000
 LONGEST_MESSAGE: Final = 240
 
 
+_UNKNOWN: Final = -1.0
+"""Sort key of a cost that was not measured: below every cost that was."""
+
 _Key = tuple[str, str, str, int]
 _Cost = tuple[float | None, float | None]
 
@@ -170,8 +173,8 @@ def _row(
         order=order,
         solved=sum(s.score.solved for s in found),
         tokens=sum(s.usage.completion for s in found),
-        cpu_s=cpu_s or 0.0,
-        energy_j=energy_j or 0.0,
+        cpu_s=_UNKNOWN if cpu_s is None else cpu_s,
+        energy_j=_UNKNOWN if energy_j is None else energy_j,
         agree=len(shares) < 2,  # noqa: PLR2004 (two different counts disagree)
         sides=sides,
         attempts=tuple(_attempt(s, names.index(s.solution), limit, scale) for s in found[:most]),

@@ -120,7 +120,7 @@ def quality_lines(c: Comparison) -> tuple[str, ...]:
             f"exact McNemar p\u00a0{fmt.probability(c.mcnemar_p)}."
         )
     lines.append(
-        f"Probability that {b} is at least as good at no more energy, and better in one: "
+        f"Probability that {b} is at least as good at no higher cost, and better in one: "
         f"p\u00a0{fmt.probability(c.p_dominates)}."
     )
     if not c.interleaved:
