@@ -105,6 +105,7 @@ def test_a_lacking_option_is_named() -> None:
         ({"context": 3}, "context must be at least 16"),
         ({"cache_type_k": "q3"}, "cache_type_k must be one of 'f32'"),
         ({"prompt_cache": "on"}, "prompt_cache must be one of 'off', 'user'"),
+        ({"cache_type_v": "q8_0", "flash_attention": "off"}, "'q8_0' needs flash attention"),
         ({"ubatch": 1024}, "ubatch \\(1024\\) cannot exceed batch \\(512\\)"),
         ({"draft_p_min": 1.5}, "draft_p_min is a probability"),
         ({"draft_min": 9}, "draft_min \\(9\\) cannot exceed draft_max \\(3\\)"),

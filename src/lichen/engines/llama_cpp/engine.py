@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -89,7 +88,6 @@ class LlamaCppEngine:
         self._loopback = Loopback(self._server.listening_address, api_key)
         self._fanout = Fanout(options.slots, self.name, clock)
         self._seats = SlotTable(options.slots)
-        self._closing = threading.Lock()
         self._fim = find_fim_tokens(self._control_ids, self._start_ids())
 
     @property
@@ -130,8 +128,7 @@ class LlamaCppEngine:
     def close(self) -> None:
         """Cancel what runs, wait for it to let go, free the model (idempotent)."""
         self._fanout.close()
-        with self._closing:
-            self._server = None  # the last reference: llama.cpp unloads now
+        self._server = None  # the last reference: llama.cpp unloads now
 
     # -- one request ---------------------------------------------------------------------------
 

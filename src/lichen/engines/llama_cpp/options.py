@@ -10,6 +10,7 @@ from typing import Any, Final
 KV_TYPES: Final = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 """Key/value cache element types that llama.cpp accepts (its ``--cache-type-k`` option)."""
 
+_UNQUANTISED: Final = ("f32", "f16", "bf16")
 POOLINGS: Final = ("mean", "cls", "last")
 NGRAM_KINDS: Final = ("", "simple", "map_k", "map_k4v", "mod")
 FLASH: Final = ("auto", "on", "off")
@@ -94,6 +95,9 @@ class LlamaCppOptions:
                 raise ValueError(msg)
         if self.ubatch > self.batch:
             msg = f"ubatch ({self.ubatch}) cannot exceed batch ({self.batch})"
+            raise ValueError(msg)
+        if self.flash_attention == "off" and self.cache_type_v not in _UNQUANTISED:
+            msg = f"cache_type_v {self.cache_type_v!r} needs flash attention, which is off"
             raise ValueError(msg)
         if not 0.0 <= self.draft_p_min <= 1.0:
             msg = f"draft_p_min is a probability, got {self.draft_p_min}"

@@ -95,6 +95,8 @@ class Answer:
         if isinstance(timings, Mapping):
             self._prefill_s = _seconds(timings.get("prompt_ms"))
             self._decode_s = _seconds(timings.get("predicted_ms"))
+            if self._decode_s is not None and not self._streamed:
+                self._transcript.mark_first_token(self._decode_s)
             cached, rest = timings.get("cache_n", 0), timings.get("prompt_n")
             if isinstance(cached, int) and isinstance(rest, int):
                 new = timings.get("predicted_n")
