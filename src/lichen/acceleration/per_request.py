@@ -34,6 +34,18 @@ class Follower:
         return (completion,)
 
 
+class PassedOn(Follower):
+    """A request that a strategy leaves alone; the ledger says why."""
+
+    def __init__(self, request: Request, *, actor: str, reason: str) -> None:
+        super().__init__(request)
+        self._step = Step(actor=actor, action="passed on unchanged", detail=reason)
+
+    def ended(self, completion: Completion) -> tuple[Completion]:
+        """Say why nothing was done."""
+        return (with_step(completion, self._step),)
+
+
 @dataclass(slots=True)
 class FollowingEngine(EngineAround):
     """An engine that gives each request a follower.

@@ -81,7 +81,7 @@ class PythonItems:
         if keep is not None:
             return keep
         starts = not self._lexer.open
-        self._lines.append(line)
+        self._take(line)
         if starts:
             said = line.strip()
             if not said or said[0] == "#":
@@ -103,6 +103,9 @@ class PythonItems:
         self._lexer = PythonLines()
         self._begin_item()
         return self._complete
+
+    def _take(self, line: str) -> None:
+        self._lines.append(line)
 
     def _begin_item(self) -> None:
         self._lines: list[str] = []

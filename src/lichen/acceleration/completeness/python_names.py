@@ -34,6 +34,9 @@ _UNPARSABLE: Final = (SyntaxError, ValueError, RecursionError, MemoryError, Over
 _WARNINGS: Final = threading.Lock()
 """Rules run in engine threads, and the filter of warnings is the whole process's."""
 
+_TAILS: Final = ("", "\n    pass\n", "\n        pass\n")
+"""What may be missing at the end of given code: the body of a function or of a method."""
+
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 _SCOPES: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 
@@ -108,10 +111,27 @@ def facts_of(source: str, entry_point: str) -> ItemFacts | None:
 
 def known_names(given: str) -> frozenset[str]:
     """Return the names that the question's code binds, a last stub without a body included."""
-    tails = ("", "\n    pass\n", "\n        pass\n")
-    found = (facts_of(given.rstrip() + tail, "") for tail in tails)
+    found = (facts_of(given.rstrip() + tail, "") for tail in _TAILS)
     facts = next((f for f in found if f is not None), None)
     return facts.bound if facts is not None else frozenset()
+
+
+def code_before(given: str, entry_point: str) -> str:
+    """Return the question's imports, constants and helpers: what stands before the wanted name."""
+    found = (parse(given.rstrip() + tail) for tail in _TAILS)
+    tree = next((t for t in found if t is not None), None)
+    if tree is None:
+        return ""
+    name = entry_point.partition(".")[0]
+    lines, kept = given.split("\n"), []
+    for statement in tree.body:
+        if getattr(statement, "name", "") == name:
+            break
+        if not (isinstance(statement, ast.ImportFrom) and statement.module == "__future__"):
+            first = [d.lineno for d in getattr(statement, "decorator_list", [])]
+            start = min([statement.lineno, *first])
+            kept.append("\n".join(lines[start - 1 : statement.end_lineno]))
+    return "".join(f"{part}\n" for part in kept)
 
 
 def definitions(tree: ast.Module, entry_point: str) -> list[ast.stmt]:

@@ -16,6 +16,7 @@ Work is linear in the text; ``work`` counts it.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -24,6 +25,7 @@ from lichen.acceleration.completeness.brace_items import BraceItems
 from lichen.acceleration.completeness.python_items import PythonItems
 from lichen.acceleration.completeness.python_names import known_names
 from lichen.acceleration.completeness.repetition import Repetition
+from lichen.core.generation import Request
 
 _FENCE: Final = re.compile(r"([ \t]*(?:(?:[-*+]|\d{1,3}[.)])[ \t]+)?)(`{3,}|~{3,})([^`\n]*)")
 """A fence line (CommonMark 0.31, 4.5); a list marker before it is what models add."""
@@ -76,27 +78,70 @@ class Wanted:
     in_code: bool = False
 
 
-class _Items(Protocol):
+def wanted_of(request: Request) -> Wanted:
+    """Return what the answer to ``request`` should hold, and where it begins."""
+    hints = request.hints
+    if hints is None or request.kind == "infill":
+        return Wanted(language="none")
+    given, prompt = hints.given.strip(), request.prompt or ""
+    in_code = bool(given) and prompt.rstrip().endswith(given)
+    return Wanted(
+        language=hints.language,
+        entry_point=hints.entry_point,
+        given=hints.given,
+        prefix=prompt[prompt.rfind(given) :] if in_code else request.answer_prefix,
+        in_code=in_code,
+    )
+
+
+class Items(Protocol):
+    """Follows the code of one language; ``python_items`` and ``brace_items`` say what each does."""
+
     @property
-    def in_string(self) -> bool: ...
+    def in_string(self) -> bool:
+        """Whether the next line begins inside a string or comment."""
+
     @property
-    def work(self) -> int: ...
+    def work(self) -> int:
+        """Steps taken."""
+
     @property
-    def waits_for(self) -> frozenset[str]: ...
-    def peek(self, line: str) -> int | None: ...
-    def line(self, line: str, end: int) -> int | None: ...
-    def close(self) -> int | None: ...
+    def waits_for(self) -> frozenset[str]:
+        """Names that the finished definition waits for."""
+
+    def peek(self, line: str) -> int | None:
+        """Look at the beginning of a line; return how much to keep, if complete."""
+
+    def line(self, line: str, end: int) -> int | None:
+        """Read a line that ends at offset ``end``; return how much to keep, if complete."""
+
+    def close(self) -> int | None:
+        """End the block; return how much to keep if it holds what is wanted."""
 
 
 class CompleteCode:
     """See the module. One instance serves one request.
 
+    Args:
+        wanted: what the answer should hold.
+        follow: makes what follows code of a language (by its name here), None for a language that
+            is not followed; by default what this package has.
+        loops: whether to stop a text that goes in circles.
+
     Attributes:
         reason: why it stopped: ``complete``, ``fence closed`` or ``repetition``; "" so far.
     """
 
-    def __init__(self, wanted: Wanted) -> None:
+    def __init__(
+        self,
+        wanted: Wanted,
+        *,
+        follow: Callable[[str], Items | None] | None = None,
+        loops: bool = True,
+    ) -> None:
         self.wanted = wanted
+        self._make = follow or self._follow
+        self._watch_loops = loops
         self._seen = ""
         self._restart()
 
@@ -130,12 +175,12 @@ class CompleteCode:
         self._repetition = Repetition()
         language = ALIASES.get(self.wanted.language.lower(), self.wanted.language.lower())
         self._language = language
-        self._items: _Items | None = self._follow(language)
+        self._items: Items | None = self._make(language)
         self._in_code = self.wanted.in_code
         if self.wanted.prefix:
             self._advance()
 
-    def _follow(self, language: str) -> _Items | None:
+    def _follow(self, language: str) -> Items | None:
         if language not in LANGUAGES:
             return None
         entry, after = self.wanted.entry_point, len(self.wanted.prefix)
@@ -159,7 +204,7 @@ class CompleteCode:
             if self._keep is None:
                 content_end = self._start + len(line)
                 self._line(line, content_end)
-                if end >= len(self.wanted.prefix):
+                if self._watch_loops and end >= len(self.wanted.prefix):
                     self._stop(self._repetition.line(line, content_end), "repetition")
             self._start = self._searched = end + 1
 
@@ -168,7 +213,7 @@ class CompleteCode:
             self._keep, self.reason = keep, reason
 
     def _loops(self, start: int, end: int) -> None:
-        if self._keep is None and start >= len(self.wanted.prefix):
+        if self._watch_loops and self._keep is None and start >= len(self.wanted.prefix):
             self._stop(self._repetition.within(self._text, start, end), "repetition")
 
     def _begins(self, line: str) -> None:
@@ -205,5 +250,5 @@ class CompleteCode:
             said = words[0].strip("{}.") if words else self._language
             language = ALIASES.get(said, said)
             if not self._language and language in LANGUAGES:
-                self._language, self._items = language, self._follow(language)
+                self._language, self._items = language, self._make(language)
             self._in_code = language == self._language
