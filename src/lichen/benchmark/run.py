@@ -11,9 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -129,7 +129,7 @@ def run(  # noqa: PLR0913 (one verb, its values and its ports)
         with ExitStack() as stack:
             engines, loads = _bring_up(solutions, task, meter, stack, watch)
             if not resume:
-                sink.add_run(_with_loads(head, loads))
+                sink.add_run(_with_loads(head, engines, loads))
             worker = _Worker(head.id, task, meter, engines, {s.name: s for s in solutions})
             for block in remaining:
                 record, samples = worker.work(block)
@@ -174,10 +174,31 @@ def _prepare(
     return replace(head, oracle=oracle, idle=idle, state=RunState.RUNNING)
 
 
-def _with_loads(head: RunRecord, loads: dict[str, Measurement]) -> RunRecord:
+def _with_loads(
+    head: RunRecord, engines: Mapping[str, Engine], loads: Mapping[str, Measurement]
+) -> RunRecord:
     return replace(
-        head, solutions=tuple(replace(s, load=loads.get(s.name)) for s in head.solutions)
+        head,
+        solutions=tuple(
+            replace(
+                s,
+                load=loads[s.name],
+                settings=tuple(sorted({**_resolved(engines[s.name]), **dict(s.settings)}.items())),
+            )
+            for s in head.solutions
+        ),
     )
+
+
+def _resolved(engine: Engine) -> dict[str, str]:
+    """Return an engine's options with its defaults, as text; nothing that is called a key."""
+    while not hasattr(engine, "options") and hasattr(engine, "inner"):
+        engine = engine.inner
+    options = getattr(engine, "options", None)
+    if not is_dataclass(options):
+        return {}
+    found = {f.name: getattr(options, f.name) for f in fields(options)}
+    return {f"engine.{k}": str(v) for k, v in found.items() if "key" not in k}
 
 
 def _problems(task: Task, ids: Sequence[str]) -> list[Problem]:

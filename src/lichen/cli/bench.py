@@ -10,16 +10,14 @@ import click
 
 from lichen.benchmark.run import run as run_benchmark
 from lichen.benchmark.summarise import summarise
-from lichen.cli import console
+from lichen.cli import console, stored
 from lichen.compose.build import Workbench, make_catalog, workbench
 from lichen.compose.settings import region as default_region
 from lichen.compose.settings import store_url
 from lichen.compose.spec import load
 from lichen.core.record import RunRecord
-from lichen.core.summary import Summary
-from lichen.footprint import factor_set
+from lichen.footprint import factor_set, relevant
 from lichen.report import terminal
-from lichen.store import Store
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -69,16 +67,14 @@ def command(  # noqa: PLR0913 (one parameter per documented option)
         "engine.slots": slots,
     }
     spec = load(files, models=models, flags=flags, sets=sets)
-    factors = factor_set(region or default_region())
+    factors = relevant(factor_set(region or default_region()))
     catalog = make_catalog(console.download_progress())
     with workbench(spec, store_url=url or store_url(), catalog=catalog, fresh=fresh) as bench:
         run = _run(bench)
-        store = bench.store
-        store.add_factors(run.id, factors)
-        summary = summarise(
-            run, store.samples(run.id), store.blocks(run.id), factors, margin=spec.margin
-        )
-        written = None if no_report else _write_page(store, run, summary, page)
+        bench.store.add_factors(run.id, factors)
+        one = stored.loaded(bench.store, run)
+    summary = summarise(run, one.samples, one.blocks, factors, margin=spec.margin)
+    written = None if no_report else stored.write_page(one, summary, page)
     if as_json:
         console.emit_json({"run": run.id, "summary": summary, "report": str(written or "")})
     else:
@@ -119,14 +115,3 @@ def _run(bench: Workbench) -> RunRecord:
             observer=_Progress(advance),
             resume=bench.resume,
         )
-
-
-def _write_page(store: Store, run: RunRecord, summary: Summary, page: Path | None) -> Path:
-    from lichen.report import html
-
-    target = page or Path("reports") / f"{run.id}.html"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(target.name + ".part")
-    partial.write_text(html.render(run, store.samples(run.id), summary), encoding="utf-8")
-    partial.replace(target)
-    return target

@@ -13,7 +13,7 @@ from lichen.core.errors import ConfigError, StoreError
 from lichen.core.footprint import FactorSet
 from lichen.core.record import RunRecord
 from lichen.core.summary import Summary
-from lichen.footprint import factor_set
+from lichen.footprint import factor_set, relevant
 from lichen.store import Store, open_store
 
 DEFAULT_MARGIN = 0.02
@@ -59,7 +59,8 @@ def factor_sets(
         if kept is not None:
             return [kept]
     ratio = _number(pue)
-    return [factor_set(r, year=year, pue=ratio) for r in regions or (default_region(),)]
+    wanted = regions or (default_region(),)
+    return [relevant(factor_set(r, year=year, pue=ratio)) for r in wanted]
 
 
 def write_page(
