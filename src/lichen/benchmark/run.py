@@ -21,7 +21,7 @@ from lichen.benchmark.allocate import split_generation, split_judging
 from lichen.benchmark.plan import Attempt, Block, Plan, schedule
 from lichen.core.errors import ConfigError
 from lichen.core.generation import Completion, Finish, Request
-from lichen.core.measurement import Measurement, Missing
+from lichen.core.measurement import Measurement, Missing, total
 from lichen.core.model import ModelShape
 from lichen.core.ports import AdaptsEngine, Candidate, Engine, Meter, Sink, Task, require
 from lichen.core.record import (
@@ -33,7 +33,7 @@ from lichen.core.record import (
     SolutionRecord,
 )
 from lichen.core.task import Problem, Score, Status, Verdict
-from lichen.meter import engine_counters, idle_baseline
+from lichen.meter import disturbances, engine_counters, idle_baseline
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +136,9 @@ def run(  # noqa: PLR0913 (one verb, its values and its ports)
                 sink.add_block(record, samples)
                 solved = sum(s.score.solved for s in samples)
                 watch.advanced(len(samples), f"{block.solution}: {solved}/{len(samples)} solved")
-    sink.finish_run(head.id, RunState.FINISHED)
+    windows = [b.generation for b in sink.blocks(head.id)]
+    notes = disturbances(total(windows), head.environment.usable_cpus) if windows else ()
+    sink.finish_run(head.id, RunState.FINISHED, notes)
     return sink.run(head.id)
 
 
