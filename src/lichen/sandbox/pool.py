@@ -21,7 +21,7 @@ from typing import Self
 
 from lichen.core.errors import SandboxError
 from lichen.core.ports import Execution, Program
-from lichen.core.task import Status, Trial, Verdict
+from lichen.core.task import Limits, Status, Trial, Verdict
 from lichen.sandbox import verdicts, walls
 from lichen.sandbox.inside import codec
 from lichen.sandbox.worker import Cell, CellDied, Job, Worker
@@ -78,13 +78,16 @@ class Pool:
         """Close the pool."""
         self.close()
 
-    def _new_cell(self) -> Cell:
+    def _new_cell(self, limits: Limits) -> Cell:
         index = next(self._index)
-        packages = self._packages
-        return Cell(
-            lambda fd: walls.launch(self.wall, control_fd=fd, index=index, packages=packages),
-            self._spawner,
-        )
+
+        def launch(fd: int, limits: Limits) -> walls.Launch:
+            packages = self._packages
+            return walls.launch(
+                self.wall, control_fd=fd, index=index, limits=limits, packages=packages
+            )
+
+        return Cell(launch, limits, self._spawner)
 
     def _run(self, jobs: Iterator[Job], decide: Callable[[Job], Verdict]) -> Iterator[Done]:
         with self._held():

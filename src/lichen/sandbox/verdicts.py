@@ -18,6 +18,7 @@ _EXCESS = {
     "processes": (Status.ERROR, "killed", "started too many processes"),
     "output": (Status.ERROR, "output", "printed more than permitted"),
 }
+_FAILURES = {"assertion": "assertion", "check": "exception"}
 _ERRORS = frozenset({"syntax", "exception", "no-entry", "exit", "memory", "protocol"})
 
 
@@ -43,15 +44,11 @@ def _decide(judge: Outcome, solution: Outcome, nonce: bytes) -> tuple[Status, st
     kind, text, shown = _report(judge)
     if kind == "passed" and hmac.compare_digest(shown, nonce):
         return Status.PASSED, "", ""
-    if kind == "assertion":
-        return Status.FAILED, "assertion", text
-    if kind == "check":
-        return Status.FAILED, "exception", text
-    if kind == "gone":
-        return _ended(solution, "the solution")
+    if kind in _FAILURES:
+        return Status.FAILED, _FAILURES[kind], text
     if kind in _ERRORS:
         return Status.ERROR, kind, text
-    return _ended(judge, "the check")
+    return _ended(solution, "the solution") if kind == "gone" else _ended(judge, "the check")
 
 
 def _report(judge: Outcome) -> tuple[str, str, bytes]:

@@ -11,12 +11,13 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lichen.core.errors import SandboxError
 from lichen.core.measurement import Method
 from lichen.core.ports import ProbeStatus
+from lichen.core.task import Limits
 
 KINDS = ("bubblewrap", "landlock")
 UNCONTAINED = "none"
@@ -53,11 +54,14 @@ class Launch:
     settings: dict[str, object]
 
 
-def launch(kind: str, *, control_fd: int, index: int, packages: Sequence[Path] = ()) -> Launch:
+def launch(
+    kind: str, *, control_fd: int, index: int, limits: Limits, packages: Sequence[Path] = ()
+) -> Launch:
     """Build the start of a cell behind the wall ``kind``.
 
     ``index`` numbers the cells of this process, so that as root each gets an identity of its own
-    and its process limit counts its processes only. ``packages`` are further import directories.
+    and its process limit counts its processes only. ``limits`` are those of all its
+    trials as to memory, processes and files. ``packages`` are further import directories.
     """
     if not sys.platform.startswith("linux"):
         raise SandboxError(f"the sandbox needs Linux, this is {sys.platform}: use a container")
@@ -74,6 +78,7 @@ def launch(kind: str, *, control_fd: int, index: int, packages: Sequence[Path] =
         "wall": kind,
         "uid": _identity(index) if os.geteuid() == 0 and _may_drop(kind, readable) else None,
         "readable": (*readable, *_SYSTEM, *_SYSTEM_FILES),
+        "limits": asdict(limits),
         "preload": PRELOAD,
         "home": home,
         "path": [str(p.resolve()) for p in packages],

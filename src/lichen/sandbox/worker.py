@@ -64,14 +64,17 @@ class Job:
 
 
 class Cell:
-    """A contained process that forks trials. ``launch`` builds its start for a control fd."""
+    """A contained process that forks trials; ``launch`` says how to start it."""
 
-    def __init__(self, launch: Callable[[int], Launch], spawner: Executor) -> None:
+    def __init__(
+        self, launch: Callable[[int, Limits], Launch], limits: Limits, spawner: Executor
+    ) -> None:
+        self.limits = limits
         self.control, theirs = socket.socketpair()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the cell)
         try:
             with theirs:
-                start = launch(theirs.fileno())
+                start = launch(theirs.fileno(), limits)
                 # The kernel ties a cell's life to the *thread* that started it; the spawner's
                 # thread lives as long as the pool, the caller's may not.
                 self._process = spawner.submit(
@@ -137,7 +140,7 @@ class Cell:
 class Worker:
     """Runs one job at a time. Cells start when a job first needs them."""
 
-    def __init__(self, new_cell: Callable[[], Cell]) -> None:
+    def __init__(self, new_cell: Callable[[Limits], Cell]) -> None:
         self._new_cell = new_cell
         self._cells: dict[str, Cell] = {}
         self._seq = 0
@@ -149,7 +152,7 @@ class Worker:
         self.job = job
         self._seq += 1
         job.outcomes.clear()
-        cells = {role: self._cell(_place(role)) for role in job.tickets}
+        cells = {role: self._cell(_place(role), job.limits) for role in job.tickets}
         # After the cells, which may take a while to start under load.
         self._deadline = time.monotonic() + job.limits.wall_s + _GRACE_S
         ends = socket.socketpair() if len(cells) > 1 else ()
@@ -194,10 +197,19 @@ class Worker:
             cell.kill()
         self._cells.clear()
 
-    def _cell(self, place: str) -> Cell:
-        if place not in self._cells:
-            self._cells[place] = self._new_cell()
-        return self._cells[place]
+    def _cell(self, place: str, limits: Limits) -> Cell:
+        """Return the cell of a place, another one where the limits it was built for differ."""
+        cell = self._cells.get(place)
+        if cell is not None and _built_for(cell.limits) != _built_for(limits):
+            cell.kill()
+            cell = None
+        if cell is None:
+            cell = self._cells[place] = self._new_cell(limits)
+        return cell
+
+
+def _built_for(limits: Limits) -> tuple[int, int, int]:
+    return (limits.memory_bytes, limits.processes, limits.file_bytes)
 
 
 def _place(role: str) -> str:

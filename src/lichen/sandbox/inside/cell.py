@@ -9,79 +9,107 @@ from __future__ import annotations
 
 import errno
 import gc
-import importlib
 import os
 import select
-import signal
-import socket
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
-from . import cage, census, judge, kernel, script, solution, wire
+from . import cage, census, judge, kernel, rehearsal, script, solution, wire
 
 _TICK_S = 0.05
 _MAX_REPORT = 1 << 16
 _NO_WALL = 70
 """Exit status where a trial could not begin (EX_SOFTWARE of sysexits.h)."""
-Body = Callable[[dict[str, Any], tuple[int, ...]], None]
+
+_OUT, _ERR, _REPORT, _PEER, _FIRST_OTHER = 1, 2, 3, 4, 5
+"""Descriptors of a trial: standard ones, report, peer; a fork closes the others at one stroke."""
+
+Body = Callable[[dict[str, Any], int, int], None]
 _ROLES: dict[str, Body] = {"judge": judge.run, "solution": solution.run, "script": script.run}
 
 
 def main(fd: int) -> None:
     """Serve one parent over the control socket ``fd`` until it closes."""
-    control = socket.socket(fileno=fd)
-    settings, _fds = wire.receive_control(control)
-    program = kernel.seccomp_filter(kernel.machine())
-    wall = cage.Wall(settings["wall"], settings["uid"], tuple(settings["readable"]), program)
+    null = os.open(os.devnull, os.O_RDWR)
+    log = _high(_ERR)
+    control = wire.Socket(fileno=_high(fd))
+    for target in range(_FIRST_OTHER):
+        os.dup2(null, target)
     try:
-        processes = cage.enter_cell(wall)
+        _serve(control, _high(null))
+    except (wire.Closed, ConnectionError):
+        return  # the parent is gone
+    except BaseException:
+        os.dup2(log, _ERR)  # where the parent looks for the reason
+        raise
+
+
+def _high(fd: int) -> int:
+    """Return a copy of a descriptor out of the way of those a trial uses."""
+    copies = [os.dup(fd)]
+    while copies[-1] < _FIRST_OTHER:
+        copies.append(os.dup(fd))
+    for copy in copies[:-1]:
+        os.close(copy)
+    return copies[-1]
+
+
+def _serve(control: wire.Socket, null: int) -> None:
+    settings, _fds = wire.receive_control(control)
+    own = cage.Cage(
+        settings["wall"], settings["uid"], tuple(settings["readable"]), settings["limits"]
+    )
+    try:
+        own.shut()
         for name in settings["preload"]:
-            importlib.import_module(name)
+            __import__(name)
+        rehearsal.play()
     except (OSError, ImportError) as exc:
         wire.send_control(control, {"op": "failed", "why": str(exc)})
         return
     sys.path[:] = [p for p in sys.path if p != settings["home"]] + list(settings["path"])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cell = _Cell(control, own, null)
     gc.collect()
     gc.freeze()  # so that a trial's collector does not touch, and so copy, the shared pages
     wire.send_control(control, {"op": "ready"})
-    cell = _Cell(control, wall, processes)
-    try:
-        while True:
-            message, fds = wire.receive_control(control)
-            if message["op"] == "start":
-                wire.send_control(control, cell.trial(message, fds))
-            # A "stop" that arrives here is for a trial that has just ended by itself.
-    except (wire.Closed, OSError):
-        return
+    while True:
+        message, fds = wire.receive_control(control)
+        if message["op"] == "start":
+            wire.send_control(control, cell.trial(message, fds))
+        # A "stop" that arrives here is for a trial that has just ended by itself.
 
 
 class _Cell:
     """Runs one trial at a time."""
 
-    def __init__(self, control: socket.socket, wall: cage.Wall, processes: int) -> None:
+    def __init__(self, control: wire.Socket, own: cage.Cage, null: int) -> None:
         self._control = control
-        self._wall = wall
-        self._processes = processes
-        self._self = os.pidfd_open(os.getpid()) if wall.contained else -1
-        self._null = os.open(os.devnull, os.O_RDWR)
+        self._cage = own
+        self._null = null
+        self._self = os.pidfd_open(os.getpid()) if own.contained else -1
 
-    def trial(self, ticket: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+    def trial(self, ticket: dict[str, Any], fds: tuple[int, ...]) -> dict[str, Any]:
         """Run one trial to its end, with everything it started, and return what became of it."""
         started = time.monotonic()
-        is_script = ticket["role"] == "script"
-        if ticket["role"] == "judge":
+        role = ticket["role"]
+        if role == "judge":
             judge.prepare(ticket)
-        room = cage.Room(self._wall, ticket["limits"]["file_bytes"], shared_memory=is_script)
-        pipes = [os.pipe() for _ in range(2 if is_script else 1)]
+        room = self._cage.open_room()
+        pipes = [os.pipe() for _ in range(2 if role == "script" else 1)]
+        writers = [w for _, w in pipes]
+        targets = (_OUT, _ERR) if role == "script" else (_REPORT, _PEER)
+        for target, fd in zip(targets, (*writers, *fds), strict=True):
+            os.dup2(fd, target)
         try:
-            pid = self._fork(ticket, room.path, [w for _, w in pipes], fds)
+            pid = self._fork(ticket, room)
         finally:
-            for fd in (*fds, *(w for _, w in pipes)):
+            for target in targets:
+                os.dup2(self._null, target)
+            for fd in (*fds, *writers):
                 os.close(fd)
-        group = census.Census(pid, self._processes, contained=self._wall.contained)
+        group = census.Census(pid, self._cage.processes, contained=self._cage.contained)
         watch = _Watch(pid, ticket, [r for r, _ in pipes], group)
         try:
             watch.until_ended(self._control)
@@ -89,7 +117,7 @@ class _Cell:
         finally:
             for read_end, _ in pipes:
                 os.close(read_end)
-            room.clear()
+            self._cage.clear_room(room)
         why = watch.why
         if not why and code < 0 and cpu_s >= ticket["limits"]["cpu_s"]:
             why = "cpu"
@@ -97,37 +125,28 @@ class _Cell:
         done = {"op": "done", "seq": ticket["seq"], "code": code, "why": why}
         return done | {"cpu_s": cpu_s, "wall_s": wall_s, "output": watch.output}
 
-    def _fork(
-        self, ticket: dict[str, Any], directory: str, writers: list[int], fds: list[int]
-    ) -> int:
-        if self._wall.contained:
+    def _fork(self, ticket: dict[str, Any], room: str) -> int:
+        if self._cage.contained:
             kernel.unshare(kernel.CLONE_NEWPID)
         pid = os.fork()
         if pid == 0:
             try:
-                self._child(ticket, directory, writers, fds)
+                self._child(ticket, room)
             finally:
-                os._exit(_NO_WALL)  # the body ends the process itself
-        if self._wall.contained:
+                os._exit(_NO_WALL)  # the role ends the process itself
+        if self._cage.contained:
             kernel.enter_pid_namespace_of(self._self)
         return pid
 
-    def _child(
-        self, ticket: dict[str, Any], directory: str, writers: list[int], fds: list[int]
-    ) -> None:
+    def _child(self, ticket: dict[str, Any], room: str) -> None:
         os.setsid()
-        null = self._null
-        standard, kept = (null, null, null), (writers[0], *fds)
-        if ticket["role"] == "script":
-            standard, kept = (null, writers[0], writers[1]), ()
-        kept = cage.arrange_descriptors(standard, kept)
-        cage.restore_signals()
+        os.closerange(_FIRST_OTHER, 1 << 20)
         try:
-            cage.enter_trial(self._wall, ticket["limits"], directory)
+            self._cage.confine(ticket["limits"]["cpu_s"], room)
         except OSError as exc:
-            os.write(2, f"the wall cannot be put up: {exc}\n".encode())
-            os._exit(_NO_WALL)
-        _ROLES[ticket["role"]](ticket, kept)
+            os.write(_ERR, f"the wall cannot be put up: {exc}\n".encode())
+            return
+        _ROLES[ticket["role"]](ticket, _REPORT, _PEER)
 
 
 class _Watch:
@@ -149,7 +168,7 @@ class _Watch:
         """What was written, per stream, up to the bound."""
         return [bytes(buffer[: self._bound]) for buffer in self._buffers.values()]
 
-    def until_ended(self, control: socket.socket) -> None:
+    def until_ended(self, control: wire.Socket) -> None:
         """Return when the trial's first process has ended; end it when it exceeds a limit."""
         pidfd = os.pidfd_open(self._pid)
         try:
@@ -190,7 +209,7 @@ class _Watch:
             self.why = self.why or why
             self._census.kill()
 
-    def _told_to_stop(self, control: socket.socket) -> bool:
+    def _told_to_stop(self, control: wire.Socket) -> bool:
         message, fds = wire.receive_control(control)
         for fd in fds:
             os.close(fd)
@@ -212,7 +231,3 @@ class _Watch:
                 self._end("output")
             if poll is not None and (not part or len(buffer) > self._bound):
                 poll.unregister(fd)
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]))

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 from typing import Any
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_SIGKILL = 9  # the enumeration in the signal module is dear to load
 _SWEEPS = 100
 
 
@@ -52,20 +52,20 @@ class Census:
         """End the group: the kernel does it where the leader is its namespace's first process."""
         if not self._contained:
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._leader, signal.SIGKILL)
+                os.killpg(self._leader, _SIGKILL)
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self._leader, signal.SIGKILL)
+            os.kill(self._leader, _SIGKILL)
 
     def sweep(self) -> None:
         """Without containment: end orphans that came to the cell, until none comes any more."""
         if self._contained:
             return
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._leader, signal.SIGKILL)
+            os.killpg(self._leader, _SIGKILL)
         for _ in range(_SWEEPS):
             for pid, _fields in self._members():
                 with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, signal.SIGKILL)
+                    os.kill(pid, _SIGKILL)
             try:
                 while os.waitpid(-1, os.WNOHANG)[0]:
                     pass

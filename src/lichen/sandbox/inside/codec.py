@@ -25,6 +25,7 @@ from __future__ import annotations
 import builtins
 import itertools
 import struct
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -189,19 +190,17 @@ class _Encoder:
         self.put(ending, depth + 1)
 
     def _put_number(self, value: Any, depth: int) -> bool:
-        """Append a Decimal or Fraction by value; imported only if the sender has imported them."""
-        import sys
-
-        for module, name, tag in (("decimal", "Decimal", b"D"), ("fractions", "Fraction", b"Q")):
-            kind: Any = getattr(sys.modules.get(module), name, None)
-            if isinstance(kind, type) and isinstance(value, kind):
-                if tag == b"D":
-                    self.block(tag, kind.__str__(value).encode())
-                else:
-                    self.add(tag)
-                    self.put(int(value.numerator), depth + 1)
-                    self.put(int(value.denominator), depth + 1)
-                return True
+        """Append a Decimal or Fraction by value; the sender has imported what it has made."""
+        decimal: Any = sys.modules.get("decimal")
+        if decimal is not None and isinstance(value, decimal.Decimal):
+            self.block(b"D", decimal.Decimal.__str__(value).encode())
+            return True
+        fractions: Any = sys.modules.get("fractions")
+        if fractions is not None and isinstance(value, fractions.Fraction):
+            self.add(b"Q")
+            self.put(int(value.numerator), depth + 1)
+            self.put(int(value.denominator), depth + 1)
+            return True
         return False
 
     def _put_object(self, value: Any, depth: int) -> None:
@@ -290,22 +289,35 @@ class _Decoder:
             return reader(self)
         if tag in _SEQUENCES:
             return _SEQUENCES[tag](self._items(depth))
-        if tag == b"m":
-            count = self._count(2)
-            return {self.take(depth + 1): self.take(depth + 1) for _ in range(count)}
-        if tag == b"r":
-            return range(*(self._int(depth) for _ in range(3)))
-        if tag == b"Q":
-            from fractions import Fraction
-
-            return Fraction(self._int(depth), self._int(depth))
-        if tag == b"g":
-            return _replay(self._items(depth), self._ending(depth))
-        if tag == b"R" and self._record is not None:
-            name, attributes = self._text(), self.take(depth + 1)
-            if type(attributes) is dict:
-                return self._record(name, attributes)
+        if tag in _COMPOUNDS:
+            return _COMPOUNDS[tag](self, depth)
         raise Malformed("unknown tag")
+
+    def dictionary(self, depth: int) -> dict[Any, Any]:
+        """Read keys and values."""
+        return {self.take(depth + 1): self.take(depth + 1) for _ in range(self._count(2))}
+
+    def progression(self, depth: int) -> range:
+        """Read a range."""
+        return range(*(self._int(depth) for _ in range(3)))
+
+    def fraction(self, depth: int) -> Any:
+        """Read a Fraction."""
+        from fractions import Fraction
+
+        return Fraction(self._int(depth), self._int(depth))
+
+    def one_shot(self, depth: int) -> Iterator[Any]:
+        """Read an iterator's items and how it ended."""
+        items = self._items(depth)
+        return _replay(items, self._ending(depth))
+
+    def instance(self, depth: int) -> Any:
+        """Read an object by its attributes, where the caller wants such."""
+        name, attributes = self.text(), self.take(depth + 1)
+        if self._record is None or type(attributes) is not dict:
+            raise Malformed("an object where none may be")
+        return self._record(name, attributes)
 
     def block(self) -> bytes:
         """Read a length and that many bytes."""
@@ -338,7 +350,8 @@ class _Decoder:
             raise Malformed("not an int")
         return value
 
-    def _text(self) -> str:
+    def text(self) -> str:
+        """Read text."""
         return self.block().decode("utf-8", "surrogatepass")
 
     def _ending(self, depth: int) -> Exception | None:
@@ -353,7 +366,7 @@ class _Decoder:
         """Read a Decimal."""
         from decimal import Decimal
 
-        return Decimal(self._text())
+        return Decimal(self.text())
 
 
 _READERS: dict[bytes, Callable[[_Decoder], Any]] = {
@@ -363,11 +376,19 @@ _READERS: dict[bytes, Callable[[_Decoder], Any]] = {
     b"i": lambda r: int.from_bytes(r.block(), "little", signed=True),
     b"d": lambda r: r.fixed(_FLOAT)[0],
     b"c": lambda r: complex(*r.fixed(_COMPLEX)),
-    b"s": lambda r: r.block().decode("utf-8", "surrogatepass"),
+    b"s": _Decoder.text,
     b"b": lambda r: r.block(),
     b"B": lambda r: bytearray(r.block()),
     b"D": _Decoder.decimal,
     b"o": lambda r: Opaque(r.block().decode("utf-8", "replace")),
+}
+
+_COMPOUNDS: dict[bytes, Callable[[_Decoder, int], Any]] = {
+    b"m": _Decoder.dictionary,
+    b"r": _Decoder.progression,
+    b"Q": _Decoder.fraction,
+    b"g": _Decoder.one_shot,
+    b"R": _Decoder.instance,
 }
 
 

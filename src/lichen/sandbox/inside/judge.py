@@ -44,7 +44,7 @@ class _Check:
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call the solution as if it were here."""
         if self.lost is not None:
-            raise _Lost
+            raise _Lost  # a check that caught the first one does not get further
         try:
             request = codec.encode((args, kwargs), argument=True, home=_HOME)
         except codec.Unsendable as exc:
@@ -57,17 +57,17 @@ class _Check:
             return message[1]
         if tag == "raised" and size in (5, 6) and type(message[2]) is tuple:
             self._synchronise(args, kwargs, message[5:])
-            self._raise(message)
-        if tag == "unsendable":
-            self._lose("protocol", _texts(message, 1)[0])
-        self._lose("protocol", "the solution sent what is no answer")
+            raise self._exception(message)
+        refused = tag == "unsendable"
+        why = _texts(message, 1)[0] if refused else "the solution sent what is no answer"
+        return self._lose("protocol", why)
 
-    def _raise(self, message: tuple[Any, ...]) -> None:
+    def _exception(self, message: tuple[Any, ...]) -> Exception:
         name, shown, kind = _texts(message, 1, 3, 4)
         if kind in ("exit", "memory") or name in ("KeyboardInterrupt", "GeneratorExit"):
             self._lose(kind, f"in call: {shown}: {message[2]!r}"[:_MAX_TEXT])
         self.raised = codec.rebuild(name, message[2])
-        raise self.raised
+        return self.raised
 
     def _synchronise(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], changes: tuple[Any, ...]
@@ -160,14 +160,20 @@ def _proxy(check: _Check, name: str) -> Callable[..., Any]:
     return candidate
 
 
-def run(ticket: dict[str, Any], fds: tuple[int, ...]) -> None:
+def run(ticket: dict[str, Any], report: int, peer: int) -> None:
     """Run one check and write the report. Never returns."""
-    report = _judge(ticket, wire.Stream(fds[1]))
-    os.write(fds[0], codec.encode(report))
+    os.write(report, codec.encode(judge(ticket, wire.Stream(peer))))
     os._exit(0)
 
 
-def _judge(ticket: dict[str, Any], stream: wire.Stream) -> dict[str, Any]:
+def unload() -> None:
+    """Forget the check's module and the compiled checks."""
+    sys.modules.pop(_HOME, None)
+    _compiled.cache_clear()
+
+
+def judge(ticket: dict[str, Any], stream: wire.Stream) -> dict[str, Any]:
+    """Hold the solution behind the stream against the ticket's check; return the report."""
     module = types.ModuleType(_HOME)
     sys.modules[_HOME] = module
     space = vars(module)

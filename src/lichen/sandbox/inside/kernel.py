@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-
 import struct
 from collections.abc import Iterable
 
@@ -22,6 +21,7 @@ CLONE_NEWNET = 0x40000000
 _CLONE_ANY_NAMESPACE = 0x7E020000  # every CLONE_NEW* flag of clone(2)
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
+MS_NOATIME = 0x400
 MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
 
 _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_CAPBSET_DROP = 1, 22, 24
@@ -36,6 +36,7 @@ _FS_READ = 0b1101  # execute, read file, read directory
 _FS_FILE = 0b100_0000_0000_0111 | 1 << 15  # what may be granted on a file: x, w, r, truncate, ioctl
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc.prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
 
 
 def _check(result: int, what: str) -> int:
@@ -69,7 +70,7 @@ def unmount(target: str) -> None:
 
 def _prctl(option: int, *values: int) -> int:
     filled = (*values, 0, 0, 0, 0)[:4]
-    return int(_libc.prctl(option, *(ctypes.c_ulong(v) for v in filled)))
+    return int(_libc.prctl(option, *filled))
 
 
 def die_with_parent() -> None:
@@ -87,12 +88,16 @@ def no_new_privileges() -> None:
     _check(_prctl(_PR_SET_NO_NEW_PRIVS, 1), "prctl")
 
 
-def drop_capabilities() -> None:
-    """Drop every capability from every set, for good."""
+def drop_bounding_set() -> None:
+    """Let no later ``exec`` gain a capability; those held now stay."""
     for capability in range(_CAP_LAST + 1):
         if _prctl(_PR_CAPBSET_DROP, capability) < 0:
-            break  # beyond the last one this kernel knows, or none left to drop with
+            break  # beyond the last one this kernel knows
     _prctl(_PR_CAP_AMBIENT, 4)  # PR_CAP_AMBIENT_CLEAR_ALL
+
+
+def drop_capabilities() -> None:
+    """Give up every capability held now."""
     header = struct.pack("=Ii", 0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this process
     _check(_libc.capset(header, bytes(24)), "capset")
 
@@ -105,7 +110,8 @@ def landlock_abi() -> int:
 def landlock(read: Iterable[str], write: Iterable[str]) -> None:
     """Confine this process to the given paths, without TCP.
 
-    From ABI 6 on it can send no signal and reach no abstract socket across the border either. Needs ``no_new_privileges`` first. Paths that do not exist are left out.
+    From ABI 6 on it can send no signal and reach no abstract socket across the border either.
+    Needs ``no_new_privileges`` first. Paths that do not exist are left out.
     """
     abi = landlock_abi()
     bits = max(n for version, n in _FS_RIGHTS_BY_ABI if abi >= version)
@@ -149,8 +155,8 @@ _FORBIDDEN = {
     ),
     "aarch64": (
         279, 447, 425, 426, 427, 282, 280, 241, 117, 270, 271, 97, 268, 40, 39, 41, 219, 217,
-        218, 194, 190, 186, 180, 428, 429, 430, 431, 432, 433, 442, 438, 272, 92, 104, 294, 105, 273,
-        265,
+        218, 194, 190, 186, 180, 428, 429, 430, 431, 432, 433, 442, 438, 272, 92, 104, 294, 105,
+        273, 265,
     ),
 }  # fmt: skip
 _CLONE = {"x86_64": 56, "aarch64": 220}
@@ -186,14 +192,27 @@ def seccomp_filter(machine: str) -> bytes:
     return b"".join((*program, op(stop, allow)))
 
 
-def forbid_system_calls(program: bytes) -> None:
-    """Install a filter for good; needs ``no_new_privileges`` first. b"" installs nothing."""
-    if program:
-        buffer = ctypes.create_string_buffer(program, len(program))
-        header = struct.pack("@HP", len(program) // 8, ctypes.addressof(buffer))
-        _check(
-            _libc.prctl(_PR_SET_SECCOMP, ctypes.c_ulong(2), header, ctypes.c_ulong(0), 0), "seccomp"
-        )
+class SystemCallFilter:
+    """A filter, prepared so that installing it touches little memory."""
+
+    def __init__(self, machine: str) -> None:
+        program = seccomp_filter(machine)
+        self._program = ctypes.create_string_buffer(program, len(program))
+        address = ctypes.addressof(self._program)
+        self._header = ctypes.create_string_buffer(struct.pack("@HP", len(program) // 8, address))
+        self._address = ctypes.addressof(self._header) if program else 0
+        self._flags = CLONE_NEWIPC
+
+    def install(self) -> None:
+        """Filter this process for good; needs ``no_new_privileges`` first.
+
+        Where the machine's numbers are not known, leave the IPC namespace instead, so that at
+        least nothing that the filter would forbid outlives the trial.
+        """
+        if self._address:
+            _check(_libc.prctl(_PR_SET_SECCOMP, 2, self._address, 0, 0), "seccomp")
+        else:
+            unshare(self._flags)
 
 
 def machine() -> str:

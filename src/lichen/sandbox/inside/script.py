@@ -10,7 +10,7 @@ import types
 from typing import Any
 
 
-def run(ticket: dict[str, Any], _fds: tuple[int, ...]) -> None:
+def run(ticket: dict[str, Any], _report: int, _peer: int) -> None:
     """Run the script and exit with its status. Never returns."""
     _standard_input(ticket["stdin"])
     module = types.ModuleType("__main__")

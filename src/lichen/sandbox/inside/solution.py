@@ -18,21 +18,21 @@ _UNBUILT = (SyntaxError, ValueError, RecursionError, OverflowError)
 """What ``compile`` raises for text that is no program (NUL bytes, lone surrogates, nesting)."""
 
 
-def run(ticket: dict[str, Any], fds: tuple[int, ...]) -> None:
+def run(ticket: dict[str, Any], _report: int, peer: int) -> None:
     """Serve the judge until it goes away. Never returns."""
-    stream = wire.Stream(fds[1])
+    stream = wire.Stream(peer)
     try:
-        ready, module = _load(ticket["source"], ticket["entry_point"])
+        ready, module = load(ticket["source"], ticket["entry_point"])
         stream.send(codec.encode(ready))
         while ready[0] == "ready":
             entry_point = vars(module)[ticket["entry_point"]]
-            stream.send(_answer(entry_point, stream.receive(), module))
+            stream.send(answer(entry_point, stream.receive(), module))
     except wire.Closed:
         pass
     os._exit(0)
 
 
-def _load(source: str, entry_point: str) -> tuple[tuple[str, ...], types.ModuleType]:
+def load(source: str, entry_point: str) -> tuple[tuple[str, ...], types.ModuleType]:
     """Run the source as a module; the first item says whether it can be called."""
     module = types.ModuleType("solution")
     sys.modules["solution"] = module  # dataclasses and pickle look a class's module up
@@ -52,7 +52,14 @@ def _load(source: str, entry_point: str) -> tuple[tuple[str, ...], types.ModuleT
     return ("ready",), module
 
 
-def _answer(entry_point: Any, request: bytes, module: types.ModuleType) -> bytes:
+def unload() -> None:
+    """Forget the module."""
+    sys.modules.pop("solution", None)
+
+
+def answer(entry_point: Any, request: bytes, module: types.ModuleType) -> bytes:
+    """Call the entry point with the request's arguments; return the encoded outcome."""
+
     def record(name: str, attributes: dict[str, Any]) -> object:
         kind = vars(module).get(name)
         built = object.__new__(kind) if isinstance(kind, type) else types.SimpleNamespace()

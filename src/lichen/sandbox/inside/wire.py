@@ -6,19 +6,32 @@ Used between parent and cell (trusted both ways, one frame bound) and between ju
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import os
-import socket
 import struct
 from typing import Any
 
 from . import codec
+
+Socket = _socket.socket
+"""The C class beneath ``socket.socket``: a cell does not load the Python one."""
 
 _HEADER = struct.Struct(">I")
 
 
 class Closed(Exception):  # noqa: N818 (a state of the stream)
     """The other side is gone, or sent a frame that is none."""
+
+
+def framed(payload: bytes) -> bytes:
+    """Return a frame's bytes."""
+    return _HEADER.pack(len(payload)) + payload
+
+
+def pair() -> tuple[Socket, Socket]:
+    """Return two connected sockets."""
+    return _socket.socketpair()
 
 
 class Stream:
@@ -29,7 +42,7 @@ class Stream:
 
     def send(self, payload: bytes) -> None:
         """Write one frame."""
-        rest = memoryview(_HEADER.pack(len(payload)) + payload)
+        rest = memoryview(framed(payload))
         try:
             while rest:
                 rest = rest[os.write(self._fd, rest) :]
@@ -57,36 +70,40 @@ class Stream:
         return b"".join(parts)
 
 
-def send_control(
-    control: socket.socket, message: dict[str, Any], fds: tuple[int, ...] = ()
-) -> None:
+def send_control(control: Socket, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
     """Send a message between parent and cell, with descriptors attached to its first byte."""
     payload = codec.encode(message)
-    frame = memoryview(_HEADER.pack(len(payload)) + payload)
-    sent = socket.send_fds(control, [frame[:65536]], list(fds))
+    frame = memoryview(framed(payload))
+    packed = struct.pack(f"{len(fds)}i", *fds)
+    rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)] if fds else []
+    sent = control.sendmsg([frame[:65536]], rights)
     control.sendall(frame[sent:])
 
 
-def receive_control(control: socket.socket) -> tuple[dict[str, Any], list[int]]:
+def receive_control(control: Socket) -> tuple[dict[str, Any], tuple[int, ...]]:
     """Read one message and the descriptors that came with it (blocking)."""
-    head, fds, _flags, _address = socket.recv_fds(control, _HEADER.size, 4)
+    head, ancillary, _flags, _address = control.recvmsg(_HEADER.size, _socket.CMSG_SPACE(4 * 4))
+    fds: tuple[int, ...] = ()
+    for _level, _kind, packed in ancillary:
+        fds += struct.unpack(f"{len(packed) // 4}i", packed)
     try:
-        while len(head) < _HEADER.size:
-            more = control.recv(_HEADER.size - len(head)) if head else b""
-            if not more:
-                raise Closed("end of stream")
-            head += more
-        (size,) = _HEADER.unpack(head)
-        body = bytearray()
-        while len(body) < size:
-            more = control.recv(min(size - len(body), 1 << 20))
-            if not more:
-                raise Closed("end of stream")
-            body += more
-        message = codec.decode(bytes(body))
+        head += _rest(control, _HEADER.size - len(head)) if head else b""
+        if not head:
+            raise Closed("end of stream")  # noqa: TRY301 (descriptors are closed below)
+        message = codec.decode(_rest(control, _HEADER.unpack(head)[0]))
     except BaseException:
         for fd in fds:
             with contextlib.suppress(OSError):
                 os.close(fd)
         raise
     return message, fds
+
+
+def _rest(control: Socket, size: int) -> bytes:
+    body = bytearray()
+    while len(body) < size:
+        more = control.recv(min(size - len(body), 1 << 20))
+        if not more:
+            raise Closed("end of stream")
+        body += more
+    return bytes(body)
