@@ -14,7 +14,7 @@ from typing import ClassVar, Final
 from lichen.benchmark.answers.python_function import EXTRACTION_VERSION, extract_function
 from lichen.benchmark.answers.syntax import parse
 from lichen.core.errors import ConfigError
-from lichen.core.generation import Capability, Message, Request, Role
+from lichen.core.generation import Capability, Hints, Message, Request, Role
 from lichen.core.ports import Candidate, Sandbox
 from lichen.core.registry import unknown
 from lichen.core.task import Problem, PromptStyle, Score, Status, Trial, Verdict
@@ -84,7 +84,12 @@ class ExecutedTask(ABC):
     def request(self, problem: Problem, *, sample: int, seed: int) -> Request:
         """Ask for one attempt in a single user message."""
         message = Message(role=Role.USER, content=self.question(problem))
-        return Request(id=f"{problem.id}#{sample}", messages=(message,), seed=seed)
+        hints = Hints(
+            language="python",
+            entry_point=problem.entry_point,
+            given=problem.fields.get("stub", ""),
+        )
+        return Request(id=f"{problem.id}#{sample}", messages=(message,), seed=seed, hints=hints)
 
     def extract(self, problem: Problem, text: str) -> str:
         """Read the answer; see ``lichen.benchmark.answers.python_function``."""

@@ -16,7 +16,11 @@ from pathlib import Path
 from typing import IO
 from uuid import uuid4
 
+from pydantic import ValidationError
+
 import lichen
+from lichen.acceleration import STRATEGIES
+from lichen.acceleration.strategy import Strategy, StrategyContext, configured, wrapped
 from lichen.benchmark.plan import Plan, select
 from lichen.benchmark.run import Generation, Solution
 from lichen.benchmark.tasks import DATA_SETS, TASKS, TaskContext
@@ -30,6 +34,7 @@ from lichen.core.record import Environment, RunRecord, RunState, SolutionRecord
 from lichen.engines import ENGINES
 from lichen.meter import open_meter
 from lichen.meter.environment import capture
+from lichen.meter.process_tree import ProcessTree
 from lichen.sandbox import open_sandbox
 from lichen.store import Store, open_store
 
@@ -87,7 +92,7 @@ def make_task(spec: TaskSpec, catalog: Catalog, sandbox: Sandbox) -> Task:
     )
 
 
-def make_solution(spec: SolutionSpec, catalog: Catalog) -> Solution:
+def make_solution(spec: SolutionSpec, catalog: Catalog, sandbox: Sandbox) -> Solution:
     """Fetch a solution's model and say how to open it; nothing is loaded yet."""
     factory = ENGINES.get(spec.engine.name)
     model: ModelArtifact | None = None
@@ -101,22 +106,57 @@ def make_solution(spec: SolutionSpec, catalog: Catalog) -> Solution:
     options = spec.engine.options
     if spec.model is not None and spec.engine.name == "openai_http":
         options.setdefault("model", spec.model)
+    strategies = make_strategies(spec, model, catalog, sandbox)
+    options = configured(strategies, options)
 
     def open_it() -> Engine:
-        return factory(model, options)
+        return wrapped(strategies, factory(model, options))
 
     slots = options.get("slots", 1)
     return Solution(
         record=SolutionRecord(
-            name=spec.name,
-            model=model,
-            engine=spec.engine.name,
-            settings=_settings(spec),
+            name=spec.name, model=model, engine=spec.engine.name, settings=_settings(spec)
         ),
         open=open_it,
         generation=Generation(**spec.generation.model_dump()),
         batch=slots if isinstance(slots, int) and slots > 0 else 1,
     )
+
+
+def make_strategies(
+    spec: SolutionSpec, model: ModelArtifact | None, catalog: Catalog, sandbox: Sandbox
+) -> tuple[Strategy, ...]:
+    """Make a solution's strategies, with what they may use of the world.
+
+    What only compose knows is filled in where the spec leaves it out: the model's size for
+    ``kv_cache_type``, its hash for ``answer_cache``, a draft model's path for ``speculation``.
+    """
+
+    def open_engine(description: Mapping[str, object]) -> Engine:
+        try:
+            further = SolutionSpec.model_validate(description)
+        except ValidationError as exc:
+            raise ConfigError(f"a level of {spec.name!r} is not usable: {exc}") from exc
+        return make_solution(further, catalog, sandbox).open()
+
+    tree = ProcessTree()
+    context = StrategyContext(
+        sandbox=sandbox,
+        open_engine=open_engine,
+        data_dir=settings.cache_dir() / "strategies",
+        cpu_s=lambda: tree.read().cpu_s,
+    )
+    made = []
+    for entry in spec.strategies:
+        options = entry.options
+        if entry.name == "kv_cache_type" and model is not None and model.shape is not None:
+            options.setdefault("parameters", model.shape.parameters)
+        elif entry.name == "answer_cache":
+            options.setdefault("model", model.sha256 if model is not None else spec.model or "")
+        elif entry.name == "speculation" and isinstance(options.get("draft"), str):
+            options["draft"] = catalog.model(options["draft"]).path
+        made.append(STRATEGIES.get(entry.name)(options, context))
+    return tuple(made)
 
 
 @contextmanager
@@ -136,7 +176,7 @@ def workbench(
         sandbox = open_sandbox(workers=spec.sandbox.workers, unsafe=spec.sandbox.unsafe)
         stack.callback(sandbox.close)
         task = make_task(spec.task, catalog, sandbox)
-        solutions = tuple(make_solution(s, catalog) for s in spec.solutions)
+        solutions = tuple(make_solution(s, catalog, sandbox) for s in spec.solutions)
         chosen = select(
             task.problems(),
             limit=spec.task.limit,
@@ -194,6 +234,9 @@ def _block_size(attempts: int, slots: int) -> int:
 
 def _settings(spec: SolutionSpec) -> tuple[tuple[str, str], ...]:
     pairs = {f"engine.{k}": str(v) for k, v in spec.engine.options.items() if k != "api_key"}
+    for place, strategy in enumerate(spec.strategies):
+        pairs[f"strategies.{place}"] = strategy.name
+        pairs |= {f"strategies.{place}.{k}": str(v) for k, v in strategy.options.items()}
     pairs |= {f"generation.{k}": str(v) for k, v in spec.generation.model_dump().items()}
     return tuple(sorted(pairs.items()))
 

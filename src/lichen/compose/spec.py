@@ -9,6 +9,8 @@ A *solution file* describes one solution::
     slots = 4
     [generation]
     max_tokens = 512
+    [[strategies]]
+    name = "answer_prefix"
 
 A *run file* has ``[task]`` and one or more ``[[solutions]]``, and replaces the command line. Either
 way the result is one frozen ``RunSpec``; its canonical JSON and the hash of that go into the
@@ -58,13 +60,27 @@ class GenerationSpec(_Spec):
     logprobs: int = Field(default=0, ge=0, le=20)
 
 
+class StrategySpec(BaseModel):
+    """One strategy around the engine, and its options; the strategy itself checks those."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Everything but the name."""
+        return dict(self.model_extra or {})
+
+
 class SolutionSpec(_Spec):
-    """One solution: what is compared."""
+    """One solution: what is compared. Strategies are listed from the engine outwards."""
 
     name: str = Field(default="", max_length=100)
     model: str | None = None
     engine: EngineSpec = EngineSpec()
     generation: GenerationSpec = GenerationSpec()
+    strategies: tuple[StrategySpec, ...] = ()
 
     @field_validator("name")
     @classmethod
