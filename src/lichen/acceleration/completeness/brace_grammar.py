@@ -209,6 +209,9 @@ def _calls(root: Any) -> set[str]:
     todo = [(root, False)]
     while todo:
         node, referred = todo.pop()
+        if node.type == "function_declarator":
+            todo += [(c, False) for c in node.named_children if c.type != "identifier"]
+            continue  # a prototype's own name is no use of it
         if node.type == "identifier":
             (wanted if referred else elsewhere).add(_text(node))
             continue

@@ -132,22 +132,23 @@ class PythonItems:
             if not compound or (whole and self._header in ("def", "class")):
                 return self._finish()
             return None
-        if self._header != "def" or self._defines != self._entry or self._tried:
+        if self._header != "def" or self._tried:
             return None
         if self._body is None:
             self._body = self._margin
-        if self._margin == self._body and _GIVES.match(self._first_line):
+        awaited = self._defines == self._entry or self._defines in self.waits_for
+        if awaited and self._margin == self._body and _GIVES.match(self._first_line):
             return self._finish_early()
         return None
 
-    def _facts(self) -> ItemFacts | None:
+    def _facts(self, name: str = "") -> ItemFacts | None:
         self._spent += len(self._lines)
-        return facts_of("\n".join(self._lines), self._entry)
+        return facts_of("\n".join(self._lines), name or self._entry)
 
     def _finish_early(self) -> int | None:
         """At ``return value`` in the function's own block: whatever follows in it cannot run."""
         self._tried = True
-        facts = self._facts()
+        facts = self._facts(self._defines)
         if facts is None or not (facts.defines and facts.returns) or self._end <= self._after:
             return None
         return None if self._names.would_miss(facts) else self._end

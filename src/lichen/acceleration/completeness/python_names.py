@@ -212,10 +212,10 @@ class Names:
                 self.missing.add(name)
 
     def would_miss(self, facts: ItemFacts) -> bool:
-        """Whether names would be missing if the wanted definition were this; changes nothing."""
+        """Whether names would still be missing if this item came and were needed."""
         trial = Names(known=self.known | facts.bound, _bound=self._bound)
         trial.need(facts.reads)
-        return bool(trial.missing)
+        return bool(trial.missing or self.missing - facts.bound)
 
 
 def _names(table: symtable.SymbolTable) -> tuple[set[str], set[str], set[str]]:

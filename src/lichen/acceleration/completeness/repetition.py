@@ -69,7 +69,8 @@ class Repetition:
             self.work += 1
             same = self._lines[-1] == self._lines[-1 - period]
             self._runs[period] = self._runs[period] + 1 if same else 0
-            copies = LINE_COPIES if period == 1 else BLOCK_COPIES
+            uniform = period == 1 or self._runs[1] >= period - 1
+            copies = LINE_COPIES if uniform else BLOCK_COPIES
             if self._runs[period] >= period * (copies - 1):
                 return self._ends[count - 1 - self._runs[period]]
         return None
