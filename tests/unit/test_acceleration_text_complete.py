@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lichen.acceleration.completeness import CompleteCode, Wanted
-from lichen.acceleration.completeness import brace_grammar
+from lichen.acceleration.completeness import CompleteCode, Wanted, brace_grammar
 from lichen.acceleration.stop_rules import AfterPrefix, Cut, FirstOf, replay
 
 FENCE = "```"
@@ -190,7 +189,7 @@ BRACES = {
         "a method alone": "public static int f(int a) {\n    return a;\n}^\n",
     },
     "go": {
-        "a function": "package main\n\nimport \"fmt\"\n\nfunc f(a int) int {\n\tfor i := range a {\n\t\tfmt.Println(i, `}`)\n\t}\n\treturn a\n}^\n\nfunc main() {\n}\n",
+        "a function": 'package main\n\nimport "fmt"\n\nfunc f(a int) int {\n\tfor i := range a {\n\t\tfmt.Println(i, `}`)\n\t}\n\treturn a\n}^\n\nfunc main() {\n}\n',
         "a helper after": "package main\n\nfunc f(a int) int {\n\treturn g(a) + int(a)\n}\n\nfunc g(a int) int {\n\treturn a\n}^\n\nfunc main() {}\n",
     },
     "rust": {
@@ -198,11 +197,11 @@ BRACES = {
         "a helper after": "fn f(x: i32) -> Option<i32> {\n    Some(g(x))\n}\n\nfn g(x: i32) -> i32 {\n    x\n}^\n\n#[test]\nfn t() {}\n",
     },
     "c": {
-        "a function": "#include <stdio.h>\n\nint f(int a)\n{\n    printf(\"}\");\n    return a;\n}^\n\nint main() { return 0; }\n",
+        "a function": '#include <stdio.h>\n\nint f(int a)\n{\n    printf("}");\n    return a;\n}^\n\nint main() { return 0; }\n',
         "a prototype": "int g(int);\n\nint *f(int a) {\n    return g(a);\n}\n\nint g(int a) {\n    return a;\n}^\nint main() {}\n",
     },
     "cpp": {
-        "a template": "#include <vector>\n\ntemplate <class T>\nstd::vector<T> f(T a) {\n    auto s = R\"x(}})x\";\n    return {a};\n}^\n\nint main() {}\n",
+        "a template": '#include <vector>\n\ntemplate <class T>\nstd::vector<T> f(T a) {\n    auto s = R"x(}})x";\n    return {a};\n}^\n\nint main() {}\n',
         "a struct": "struct S {\n    int f(int a) {\n        return a;\n    }\n};^\n\nint main() {}\n",
     },
 }  # fmt: skip
