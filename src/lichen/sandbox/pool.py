@@ -23,7 +23,7 @@ from lichen.core.errors import SandboxError
 from lichen.core.ports import Execution, Program
 from lichen.core.task import Limits, Status, Trial, Verdict
 from lichen.sandbox import verdicts, walls
-from lichen.sandbox.inside import codec
+from lichen.sandbox.inside import plain
 from lichen.sandbox.worker import Cell, CellDied, Job, Worker
 
 _MAX_CRASHES = 2
@@ -35,13 +35,12 @@ class Pool:
 
     def __init__(self, *, wall: str, workers: int, packages: Sequence[Path] = ()) -> None:
         self.wall = wall
-        self._packages = tuple(packages)
-        self._index = itertools.count()
-        self._spawner = ThreadPoolExecutor(1, thread_name_prefix="lichen-sandbox")
-        self._workers = [Worker(self._new_cell) for _ in range(workers)]
+        spawner = ThreadPoolExecutor(1, thread_name_prefix="lichen-sandbox")
+        new_cell = _cell_factory(wall, tuple(packages), spawner)
+        self._workers = [Worker(new_cell) for _ in range(workers)]
         self._lock = threading.Lock()
         self._holder: int | None = None
-        self._end = weakref.finalize(self, _end, self._workers, self._spawner)
+        self._end = weakref.finalize(self, _end, self._workers, spawner)
 
     @property
     def contained(self) -> bool:
@@ -77,17 +76,6 @@ class Pool:
     ) -> None:
         """Close the pool."""
         self.close()
-
-    def _new_cell(self, limits: Limits) -> Cell:
-        index = next(self._index)
-
-        def launch(fd: int, limits: Limits) -> walls.Launch:
-            packages = self._packages
-            return walls.launch(
-                self.wall, control_fd=fd, index=index, limits=limits, packages=packages
-            )
-
-        return Cell(launch, limits, self._spawner)
 
     def _run(self, jobs: Iterator[Job], decide: Callable[[Job], Verdict]) -> Iterator[Done]:
         with self._held():
@@ -155,6 +143,23 @@ class Pool:
                 self._holder = None
 
 
+def _cell_factory(
+    wall: str, packages: tuple[Path, ...], spawner: ThreadPoolExecutor
+) -> Callable[[Limits], Cell]:
+    """Return what starts cells; it holds no pool, so that an unused pool can end by itself."""
+    index = itertools.count()
+
+    def new_cell(limits: Limits) -> Cell:
+        number = next(index)
+
+        def launch(fd: int) -> walls.Launch:
+            return walls.launch(wall, control_fd=fd, index=number, limits=limits, packages=packages)
+
+        return Cell(launch, limits, spawner)
+
+    return new_cell
+
+
 def _begin(worker: Worker, job: Job, crashed: list[Job]) -> Iterator[Done]:
     """Start a job; yields its verdict at once where it cannot even be handed over."""
     try:
@@ -162,7 +167,7 @@ def _begin(worker: Worker, job: Job, crashed: list[Job]) -> Iterator[Done]:
     except CellDied:
         for lost in _crash(worker, crashed):
             yield lost, verdicts.broken(lost.attempt)
-    except codec.Unsendable as exc:
+    except plain.Unsendable as exc:
         worker.kill()
         yield job, verdicts.unsendable(f"the program cannot be handed over: {exc}")
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lichen.core.task import Status, Verdict
-from lichen.sandbox.inside import codec
+from lichen.sandbox.inside import codec, plain
 from lichen.sandbox.worker import Outcome
 
 _EXCESS = {
@@ -56,7 +56,7 @@ def _report(judge: Outcome) -> tuple[str, str, bytes]:
     try:
         report: Any = codec.decode(judge.output[0])
         kind, text, nonce = report["kind"], report["text"], report["nonce"]
-    except (codec.Malformed, KeyError, TypeError, IndexError):
+    except (plain.Malformed, KeyError, TypeError, IndexError):
         return "", "", b""
     if type(kind) is str and type(text) is str and type(nonce) is bytes:
         return kind, text, nonce

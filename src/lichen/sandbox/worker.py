@@ -17,7 +17,7 @@ from typing import Any
 
 from lichen.core.errors import SandboxError
 from lichen.core.task import Limits
-from lichen.sandbox.inside import codec, wire
+from lichen.sandbox.inside import plain, wire
 from lichen.sandbox.walls import Launch
 
 _START_S = 30.0
@@ -66,15 +66,13 @@ class Job:
 class Cell:
     """A contained process that forks trials; ``launch`` says how to start it."""
 
-    def __init__(
-        self, launch: Callable[[int, Limits], Launch], limits: Limits, spawner: Executor
-    ) -> None:
+    def __init__(self, launch: Callable[[int], Launch], limits: Limits, spawner: Executor) -> None:
         self.limits = limits
         self.control, theirs = socket.socketpair()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the cell)
         try:
             with theirs:
-                start = launch(theirs.fileno(), limits)
+                start = launch(theirs.fileno())
                 # The kernel ties a cell's life to the *thread* that started it; the spawner's
                 # thread lives as long as the pool, the caller's may not.
                 self._process = spawner.submit(
@@ -125,7 +123,7 @@ class Cell:
         """Read a message that has begun to arrive."""
         try:
             return wire.receive_control(self.control)[0]
-        except (OSError, wire.Closed, codec.Malformed) as exc:
+        except (OSError, wire.Closed, plain.Malformed) as exc:
             raise CellDied(str(exc)) from exc
 
     def kill(self) -> None:

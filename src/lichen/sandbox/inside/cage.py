@@ -4,7 +4,8 @@ A *cell* is one warm process; it owns PID and mount namespaces (and, without bub
 network and IPC ones). Each *trial* is a fork of it in a PID namespace of its own, with a /tmp of
 its own: when its first process ends the kernel ends all others, so nothing survives into the next.
 Three walls: ``bubblewrap`` (the cell already lives in a read-only view of the system),
-``landlock`` (the same view by Landlock rules) and ``none`` (limits only, no containment).
+``landlock`` (the cell builds that view itself, and Landlock rules hold it a second time) and
+``none`` (limits only, no containment).
 
 What can be done in the cell is done there: in a fresh fork every page that is touched is copied
 first, and those copies, not the system calls, are what a trial costs.
@@ -15,7 +16,6 @@ from __future__ import annotations
 import math
 import os
 import resource
-import stat
 from typing import Any
 
 from . import kernel
@@ -71,7 +71,10 @@ class Cage:
             # If the machine runs out of memory, trials go first.
             _write("/proc/self/oom_score_adj", "800")
             self.processes = os.open("/proc", os.O_RDONLY)
-            kernel.mount("tmpfs", "/proc", "tmpfs", kernel.MS_RDONLY, "size=4k,nr_inodes=1")
+            if self._landlocked:
+                _build_view(self._readable)
+            else:
+                kernel.mount("tmpfs", "/proc", "tmpfs", kernel.MS_RDONLY, "size=4k,nr_inodes=1")
             kernel.drop_bounding_set()
             kernel.no_new_privileges()
             self._set_common_limits()
@@ -99,9 +102,6 @@ class Cage:
         kernel.die_with_parent()
         if pid:
             _wait_for(pid)
-        if self._landlocked and self._uid is not None:
-            for path in self._readable:
-                _uncover(path)
 
     def open_room(self) -> str:
         """Give the next trial a directory of its own to write to, and return its path.
@@ -194,19 +194,36 @@ def _write(path: str, text: str) -> None:
         file.write(text)
 
 
-def _uncover(path: str) -> None:
-    """Make ``path`` reachable for other identities: mount it again over its closed ancestor."""
-    parts = path.strip("/").split("/")
-    ancestors = ["/" + "/".join(parts[:n]) for n in range(1, len(parts))]
-    open_to_all = stat.S_IXOTH
-    closed = [a for a in ancestors if not os.stat(a).st_mode & open_to_all]  # noqa: PTH116 (as above)
-    if not closed:
+def _build_view(paths: tuple[str, ...]) -> None:
+    """Make ``paths``, read-only, and a few devices all there is; the rest of the system is gone.
+
+    What ``bwrap`` does, for where it is not installed. A path given is a link, a directory or a
+    file; what does not exist is left out.
+    """
+    new = _ROOM
+    kernel.mount("tmpfs", new, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=711")
+    os.umask(0o022)
+    for path in (*paths, *_DEVICES, *_RANDOM):
+        _bring(path, new + path)
+    for path in ("/proc", _ROOM, _SHM):
+        os.makedirs(new + path, exist_ok=True)  # noqa: PTH103 (pathlib is not loaded here)
+    kernel.make_read_only(new)
+    os.chdir(new)
+    kernel.pivot_root_here()
+    kernel.unmount(".")
+    os.chdir("/")
+
+
+def _bring(path: str, target: str) -> None:
+    """Bind one path into the view; parents can be passed through but not listed."""
+    if not os.path.lexists(path):  # noqa: PTH118, RUF100 (as above)
         return
-    fd = os.open(path, os.O_PATH)
-    try:
-        quiet = kernel.MS_NOSUID | kernel.MS_NODEV
-        kernel.mount("tmpfs", closed[0], "tmpfs", quiet, "mode=711")
-        os.makedirs(path, mode=0o755)  # noqa: PTH103 (as above)
-        kernel.mount(f"/proc/self/fd/{fd}", path, "none", kernel.MS_BIND)
-    finally:
-        os.close(fd)
+    os.makedirs(os.path.dirname(target), mode=0o711, exist_ok=True)  # noqa: PTH103, PTH120 (as above)
+    if os.path.islink(path):  # noqa: PTH114 (as above)
+        os.symlink(os.readlink(path), target)  # noqa: PTH115, PTH211 (as above)
+        return
+    if os.path.isdir(path):  # noqa: PTH112 (as above)
+        os.makedirs(target, exist_ok=True)  # noqa: PTH103 (as above)
+    else:
+        os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o600))
+    kernel.mount(path, target, "none", kernel.MS_BIND | kernel.MS_REC)

@@ -22,15 +22,18 @@ arrives as ``Opaque``, which equals nothing. Depth and size are bounded in both 
 
 from __future__ import annotations
 
-import builtins
 import itertools
 import struct
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from .plain import Malformed, Opaque, Unsendable, builtin_name, rebuild, text_of
+
 MAX_DEPTH = 200
-MAX_BYTES = 64 << 20
+MAX_BYTES = 16 << 20
+"""Of one message between judge and solution; the parent's own messages may be larger."""
+
 MAX_DRAINED = 100_000
 """Items taken from a one-shot iterator; one that goes on longer raises on the other side."""
 
@@ -74,44 +77,21 @@ _ONE_SHOT: tuple[type, ...] = (
 )
 
 
-class Unsendable(Exception):  # noqa: N818 (it says what the value is)
-    """A value cannot cross: too deep, too large, cyclic, or a function given as an argument."""
-
-
-class Malformed(Exception):  # noqa: N818 (it says what the bytes are)
-    """Bytes are not an encoding of a value."""
-
-
-class Opaque:
-    """Stands for an object that has no plain value. Equal to nothing, itself included."""
-
-    __slots__ = ("_type_name",)
-
-    def __init__(self, type_name: str) -> None:
-        self._type_name = type_name
-
-    def __eq__(self, other: object) -> bool:
-        return False
-
-    def __hash__(self) -> int:
-        return id(self)
-
-    def __repr__(self) -> str:
-        return f"<object of type {self._type_name}>"
-
-
-def encode(value: object, *, argument: bool = False, home: str = "") -> bytes:
+def encode(
+    value: object, *, argument: bool = False, home: str = "", bound: int = MAX_BYTES
+) -> bytes:
     """Return the bytes of a value.
 
     Args:
         value: what to send.
         argument: towards a solution: an object without plain value is refused, not made opaque.
         home: with ``argument``, module name whose classes' instances are sent as records.
+        bound: the most bytes to produce.
 
     Raises:
         Unsendable: the value is too deep, too large, or (``argument``) has no plain value.
     """
-    encoder = _Encoder(argument=argument, home=home)
+    encoder = _Encoder(argument=argument, home=home, bound=bound)
     encoder.put(value, 0)
     return b"".join(encoder.parts)
 
@@ -138,11 +118,12 @@ def decode(data: bytes, record: Callable[[str, dict[str, Any]], object] | None =
 class _Encoder:
     """Collects the parts of one encoding and watches its bounds."""
 
-    def __init__(self, *, argument: bool, home: str) -> None:
+    def __init__(self, *, argument: bool, home: str, bound: int) -> None:
         self.parts: list[bytes] = []
         self._size = 0
         self._argument = argument
         self._home = home
+        self._bound = bound
 
     def put(self, value: Any, depth: int) -> None:
         """Append one value."""
@@ -162,13 +143,15 @@ class _Encoder:
     def add(self, part: bytes) -> None:
         """Append bytes within the bound."""
         self._size += len(part)
-        if self._size > MAX_BYTES:
-            raise Unsendable(f"larger than {MAX_BYTES} bytes")
+        if self._size > self._bound:
+            raise Unsendable(f"larger than {self._bound} bytes")
         self.parts.append(part)
 
     def block(self, tag: bytes, content: bytes) -> None:
         """Append a tag, a length and content."""
-        self.add(tag + _LENGTH.pack(len(content)) if len(content) <= MAX_BYTES else content)
+        if len(content) > self._bound:
+            raise Unsendable(f"larger than {self._bound} bytes")
+        self.add(tag + _LENGTH.pack(len(content)))
         self.add(content)
 
     def items(self, tag: bytes, items: list[Any], depth: int) -> None:
@@ -185,7 +168,7 @@ class _Encoder:
             if len(items) == MAX_DRAINED:
                 ending = ("RuntimeError", f"sent only {MAX_DRAINED} items of this iterator")
         except Exception as exc:  # noqa: BLE001 (the iterator's own error is part of its value)
-            ending = (builtin_name(exc), _text(exc))
+            ending = (builtin_name(exc), text_of(exc))
         self.items(b"g", items, depth)
         self.put(ending, depth + 1)
 
@@ -397,31 +380,3 @@ def _replay(items: list[Any], ending: Exception | None) -> Iterator[Any]:
     yield from items
     if ending is not None:
         raise ending
-
-
-def builtin_name(exc: BaseException) -> str:
-    """Return the name of the nearest built-in exception class of ``exc``."""
-    for kind in type(exc).__mro__:
-        if kind.__module__ == "builtins" and getattr(builtins, kind.__name__, None) is kind:
-            return kind.__name__
-    return "Exception"
-
-
-def rebuild(name: str, arguments: tuple[Any, ...]) -> Exception:
-    """Build the built-in exception of that name, else ``Exception``, never running its __init__."""
-    kind = getattr(builtins, name, None)
-    if not (isinstance(kind, type) and issubclass(kind, Exception)):
-        kind = Exception
-    try:
-        exc: Exception = kind.__new__(kind)
-    except TypeError:  # exception groups want arguments that did not cross
-        exc = Exception()
-    exc.args = arguments
-    return exc
-
-
-def _text(exc: BaseException) -> str:
-    try:
-        return str(exc)[:2000]
-    except BaseException:  # noqa: BLE001 (a hostile __str__ must not matter)
-        return ""

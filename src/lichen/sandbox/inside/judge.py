@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NoReturn
 
-from . import codec, wire
+from . import codec, plain, wire
 
 _HOME = "check"
 _SETUP, _CHECK = "setup.py", "check.py"
@@ -47,7 +47,7 @@ class _Check:
             raise _Lost  # a check that caught the first one does not get further
         try:
             request = codec.encode((args, kwargs), argument=True, home=_HOME)
-        except codec.Unsendable as exc:
+        except plain.Unsendable as exc:
             self._lose("protocol", f"the check gives what cannot be sent: {exc}")
         self._send(request)
         message = self._receive()
@@ -66,7 +66,7 @@ class _Check:
         name, shown, kind = _texts(message, 1, 3, 4)
         if kind in ("exit", "memory") or name in ("KeyboardInterrupt", "GeneratorExit"):
             self._lose(kind, f"in call: {shown}: {message[2]!r}"[:_MAX_TEXT])
-        self.raised = codec.rebuild(name, message[2])
+        self.raised = plain.rebuild(name, message[2])
         return self.raised
 
     def _synchronise(
@@ -94,8 +94,10 @@ class _Check:
             message = codec.decode(self._stream.receive())
         except wire.Closed:
             self._lose("gone", "the solution's process ended")
-        except codec.Malformed as exc:
+        except plain.Malformed as exc:
             self._lose("protocol", f"the solution sent malformed bytes: {exc}")
+        except MemoryError:
+            self._lose("memory", "the answer does not fit in the check's memory")
         if type(message) is not tuple or not message or type(message[0]) is not str:
             self._lose("protocol", "the solution sent what is no answer")
         return message
@@ -132,7 +134,7 @@ def _update(old: Any, new: Any) -> None:
 
 
 def _merged(old: Any, new: Any) -> Any:
-    if type(new) is codec.Opaque:
+    if type(new) is plain.Opaque:
         return old
     if type(old) is type(new) and type(old) in (list, dict, set, bytearray):
         _update(old, new)

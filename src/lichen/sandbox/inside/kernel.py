@@ -30,7 +30,7 @@ _CAP_LAST = 63
 
 # Landlock has the same numbers on every architecture (include/uapi/asm-generic/unistd.h).
 _LANDLOCK_CREATE, _LANDLOCK_ADD_RULE, _LANDLOCK_RESTRICT = 444, 445, 446
-_CAPSET = {"x86_64": 126, "aarch64": 91}
+_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _FS_RIGHTS_BY_ABI = ((1, 13), (2, 14), (3, 15), (5, 16))  # (ABI, number of access bits it knows)
 _FS_READ = 0b1101  # execute, read file, read directory
 _FS_FILE = 0b100_0000_0000_0111 | 1 << 15  # what may be granted on a file: x, w, r, truncate, ioctl
@@ -66,6 +66,20 @@ def mount(source: str, target: str, kind: str, flags: int, options: str = "") ->
 def unmount(target: str) -> None:
     """Take a mount away now; what still uses it keeps it until it ends."""
     _check(_libc.umount2(target.encode(), 2), f"unmount {target}")  # MNT_DETACH
+
+
+def make_read_only(target: str) -> None:
+    """Make a mount and all below it read-only (mount_setattr, Linux 5.12)."""
+    attributes = struct.pack("=QQQQ", 1, 0, 0, 0)  # MOUNT_ATTR_RDONLY
+    here, recursive = -100, 0x8000  # AT_FDCWD, AT_RECURSIVE
+    size = ctypes.c_size_t(len(attributes))
+    result = _libc.syscall(442, here, target.encode(), recursive, attributes, size)
+    _check(result, f"mount_setattr {target}")
+
+
+def pivot_root_here() -> None:
+    """Make the current directory, a mount, the root; the old root lies over it until unmounted."""
+    _check(_libc.syscall(_PIVOT_ROOT[machine()], b".", b"."), "pivot_root")
 
 
 def _prctl(option: int, *values: int) -> int:

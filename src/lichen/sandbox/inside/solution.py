@@ -11,9 +11,8 @@ import sys
 import types
 from typing import Any
 
-from . import codec, wire
+from . import codec, plain, wire
 
-_MAX_TEXT = 2000
 _UNBUILT = (SyntaxError, ValueError, RecursionError, OverflowError)
 """What ``compile`` raises for text that is no program (NUL bytes, lone surrogates, nesting)."""
 
@@ -41,11 +40,15 @@ def load(source: str, entry_point: str) -> tuple[tuple[str, ...], types.ModuleTy
     except MemoryError:
         return ("failed", "memory", "out of memory while compiling"), module
     except _UNBUILT as exc:
-        return ("failed", "syntax", f"{type(exc).__name__}: {_text(exc)}"), module
+        return ("failed", "syntax", f"{type(exc).__name__}: {plain.text_of(exc)}"), module
     try:
         exec(code, vars(module))  # noqa: S102 (running it is the purpose; the walls are around us)
     except BaseException as exc:  # noqa: BLE001 (whatever it raises is its result)
-        return ("failed", _kind(exc), f"at import: {type(exc).__name__}: {_text(exc)}"), module
+        return (
+            "failed",
+            _kind(exc),
+            f"at import: {type(exc).__name__}: {plain.text_of(exc)}",
+        ), module
     if not callable(vars(module).get(entry_point)):
         why = "is not callable" if entry_point in vars(module) else "is not defined"
         return ("failed", "no-entry", f"{entry_point} {why}"), module
@@ -72,13 +75,13 @@ def answer(entry_point: Any, request: bytes, module: types.ModuleType) -> bytes:
         outcome: tuple[Any, ...] = ("value", entry_point(*args, **kwargs))
     except BaseException as exc:  # noqa: BLE001 (whatever it raises is its result)
         kind = _kind(exc)
-        outcome = ("raised", codec.builtin_name(exc), _arguments(exc), type(exc).__name__, kind)
+        outcome = ("raised", plain.builtin_name(exc), _arguments(exc), type(exc).__name__, kind)
     try:
         value = codec.encode(outcome)
         after = None if before is None else _state(args, kwargs)
         changes = (args, kwargs) if after != before else None
         return value if changes is None else codec.encode((*outcome, changes))
-    except (codec.Unsendable, RecursionError, MemoryError) as exc:
+    except (plain.Unsendable, RecursionError, MemoryError) as exc:
         return codec.encode(("unsendable", f"the answer cannot be sent: {exc}"))
     except Exception as exc:  # noqa: BLE001 (a value whose own methods fail while it is read)
         return codec.encode(("unsendable", f"the answer cannot be read: {type(exc).__name__}"))
@@ -90,7 +93,7 @@ def _state(args: Any, kwargs: Any) -> bytes | None:
         return None
     try:
         return codec.encode((args, kwargs))
-    except (codec.Unsendable, RecursionError):
+    except (plain.Unsendable, RecursionError):
         return None
 
 
@@ -103,7 +106,7 @@ def _arguments(exc: BaseException) -> tuple[Any, ...]:
     try:
         codec.encode(arguments)
     except Exception:  # noqa: BLE001 (whatever was put there by hostile code)
-        return (_text(exc),)
+        return (plain.text_of(exc),)
     return tuple(arguments)
 
 
@@ -111,10 +114,3 @@ def _kind(exc: BaseException) -> str:
     if isinstance(exc, SystemExit):
         return "exit"
     return "memory" if isinstance(exc, MemoryError) else "exception"
-
-
-def _text(exc: BaseException) -> str:
-    try:
-        return str(exc)[:_MAX_TEXT]
-    except BaseException:  # noqa: BLE001 (a hostile __str__)
-        return "(no message)"

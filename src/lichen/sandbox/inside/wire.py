@@ -17,6 +17,9 @@ from . import codec
 Socket = _socket.socket
 """The C class beneath ``socket.socket``: a cell does not load the Python one."""
 
+_MAX_CONTROL = 1 << 30
+"""Bytes of a message between parent and cell: programs and their captured output."""
+
 _HEADER = struct.Struct(">I")
 
 
@@ -72,7 +75,7 @@ class Stream:
 
 def send_control(control: Socket, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
     """Send a message between parent and cell, with descriptors attached to its first byte."""
-    payload = codec.encode(message)
+    payload = codec.encode(message, bound=_MAX_CONTROL)
     frame = memoryview(framed(payload))
     packed = struct.pack(f"{len(fds)}i", *fds)
     rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)] if fds else []
