@@ -153,7 +153,7 @@ def synthetic_code(number: int, tokens: int) -> str:
     """Return about ``tokens`` tokens of code-like text that begins differently for each number."""
     # A line of this shape has about 16 tokens in the vocabularies of code models.
     return "\n".join(
-        f"def step_{number}_{i}(x):  return x * {i + 2} + {number}"
+        f"{number}.{i}: def step(x):  return x * {i + 2} + {number}"
         for i in range(max(1, tokens // 16))
     )
 

@@ -189,7 +189,7 @@ def _written(text: str, entry_point: str, gives: re.Pattern[str]) -> Iterator[Ex
 def _without_message(said: str) -> str:
     tree = parse(f"assert {said}")
     statement = tree.body[0] if tree is not None and tree.body else None
-    return ast.unparse(statement.test) if isinstance(statement, ast.Assert) else said
+    return _one_line(statement.test) if isinstance(statement, ast.Assert) else said
 
 
 def _shorter(said: str) -> Iterator[str]:
@@ -243,7 +243,7 @@ def _call(source: str, entry_point: str) -> str:
             names.add(node.id)
     if entry_point not in names or names - _CALLABLE - {entry_point}:
         return ""
-    return ast.unparse(expression)
+    return _one_line(expression)
 
 
 def _literal(text: str) -> str:
@@ -262,4 +262,11 @@ def _literal(text: str) -> str:
         return ""
     if text[0] == "(" and not isinstance(value, (ast.Tuple, ast.UnaryOp, ast.BinOp)):
         return ""  # ``("Venus")``: the writer may have meant a tuple
-    return ast.unparse(value)
+    return _one_line(value)
+
+
+def _one_line(node: ast.expr) -> str:
+    try:
+        return ast.unparse(node)
+    except (RecursionError, ValueError):
+        return ""  # nesting or a number that Python itself refuses to write down

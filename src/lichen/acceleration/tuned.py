@@ -24,7 +24,7 @@ class Goal:
 
     cpus_free: int
     latency_bound_s: float | None = None
-    budget_s: float = 90.0
+    budget_s: float = 120.0
     max_slots: int = 16
     min_gain: float = 0.02
     workload: Workload = field(default_factory=Workload)

@@ -85,6 +85,10 @@ _PHASES: Final[Mapping[str, Phase]] = {
 }
 """Options in the order of what they were seen to matter, and the phase that each acts upon."""
 
+_ACTS_ON: Final[Mapping[Phase, tuple[str, ...]]] = {
+    phase: tuple(option for option, acted in _PHASES.items() if acted is phase) for phase in Phase
+}
+
 _BATCHES: Final = (64, 128, 256, 512, 1024, 2048)
 
 
@@ -103,7 +107,7 @@ class _Search:
         self._engine: Engine | None = None
         self._samples: list[CostSample] = []
         self._races: list[Race] = []
-        self._tried: set[EngineSetting] = set()
+        self._tried: set[tuple[object, ...]] = set()
         self._basis: dict[Phase, EngineSetting] = {}
         self._longest_race_s = 0.0
         self._complete = True
@@ -112,7 +116,7 @@ class _Search:
     def begin(self) -> None:
         """Open the first incumbent and measure both phases."""
         self._engine = self._open(self._setting.options())
-        self._tried.add(self._setting)
+        self._tried |= {_as_seen_by(phase, self._setting) for phase in Phase}
         warm(self._engine)
         for phase in (Phase.PREFILL, Phase.DECODE):
             self._look(self._engine, self._setting, phase)
@@ -190,13 +194,13 @@ class _Search:
         if changed.ubatch > changed.batch:  # the engine refuses it: the other one follows
             other = "batch" if option == "ubatch" else "ubatch"
             changed = replace(changed, **{other: value})
-        return None if changed in self._tried else changed
+        return None if _as_seen_by(_PHASES[option], changed) in self._tried else changed
 
     def _race(self, option: str, challenger: EngineSetting) -> bool:
         """Race a challenger; returns whether it is the incumbent now."""
         began_s = self._clock()
-        self._tried.add(challenger)
         phase = _PHASES[option]
+        self._tried.add(_as_seen_by(phase, challenger))
         incumbent = self._setting
         pairs: list[tuple[float, float]] = []
         outcome, detail = Outcome.FAILED, ""
@@ -303,11 +307,20 @@ class _Search:
         return statistics.fmean(own) if own else self._mean(self._basis[phase], phase)
 
     def _token_s(self, setting: EngineSetting) -> float | None:
-        times = [s.token_s for s in self._samples if s.setting == setting and s.token_s is not None]
+        """Return the median time per token; None if the engine cannot tell."""
+        decoded = [s for s in self._samples if (s.setting, s.phase) == (setting, Phase.DECODE)]
+        if not decoded:
+            return self._token_s(self._basis[Phase.DECODE])
+        times = [s.token_s for s in decoded if s.token_s is not None]
         return statistics.median(times) if times else None
 
 
 _OTHER: Final = {Phase.PREFILL: Phase.DECODE, Phase.DECODE: Phase.PREFILL}
+
+
+def _as_seen_by(phase: Phase, setting: EngineSetting) -> tuple[object, ...]:
+    """Return what of a setting acts on a phase: nothing is gained by racing the same twice."""
+    return (phase, *(getattr(setting, option) for option in _ACTS_ON[phase]))
 
 
 def _steps(most: int) -> tuple[int, ...]:

@@ -92,8 +92,12 @@ def facts_of(source: str, entry_point: str) -> ItemFacts | None:
         with _WARNINGS, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             table = symtable.symtable(source, "answer", "exec")
+        return _facts(tree, table, entry_point)
     except _UNPARSABLE:
         return None
+
+
+def _facts(tree: ast.Module, table: symtable.SymbolTable, entry_point: str) -> ItemFacts:
     bound, reads, runs = _names(table)
     found = definitions(tree, entry_point)
     last = found[-1] if found else None
@@ -265,7 +269,8 @@ def _assigns(node: ast.Assign | ast.AnnAssign, name: str) -> bool:
 
 def _is_empty(statement: ast.stmt) -> bool:
     if isinstance(statement, ast.Raise):
-        return "NotImplementedError" in ast.dump(statement)
+        names = {n.id for n in ast.walk(statement) if isinstance(n, ast.Name)}
+        return "NotImplementedError" in names
     return isinstance(statement, ast.Pass) or _says_nothing(statement)
 
 
