@@ -38,7 +38,7 @@ _SAFE: Final = (
 """Kinds of syntax that may stand in an example; no attributes, so no way to the interpreter."""
 
 _ARROW: Final = re.compile(
-    r"\s*(?:#\s*)?(?:==+>?|=+>|-+>|\u279e|\u2192|\u21d2|\u27f6|\u27a1"
+    r"\s*(?:#\s*)?(?:==+>?|=+>|-+>|[\u2192\u21a6\u21d2\u2794-\u27be\u27f6\u27f9]"
     r"|(?:should\s+|must\s+|will\s+)?(?:returns?|equals?|be)\b:?)\s*"
 )
 """What stands between a call and its value in prose; a lone ``=`` is read elsewhere."""

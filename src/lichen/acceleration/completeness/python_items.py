@@ -42,6 +42,7 @@ class PythonItems:
         self._lexer = PythonLines()
         self._spent = 0
         self._complete: int | None = None
+        self._last_end = 0
         self._begin_item()
 
     @property
@@ -98,11 +99,12 @@ class PythonItems:
 
         Names that are still missing do not count: no more code of this block will come.
         """
+        end = self._end or self._last_end
         if self._end:
             self._finish()
         self._lexer = PythonLines()
         self._begin_item()
-        return self._complete
+        return self._complete if self._entry or self._complete is None else end
 
     def _take(self, line: str) -> None:
         self._lines.append(line)
@@ -157,8 +159,9 @@ class PythonItems:
         facts, end, guard = self._facts(), self._end, _GUARD.match(self._lines_text())
         self._begin_item()
         done = self._complete is not None
-        if facts is None:
-            return self._complete  # what is no Python at the margin comes after the program
+        self._last_end = end
+        if facts is None:  # what is no Python at the margin comes after the program
+            return self._complete if self._entry else None
         redefined = facts.defines and end > self._after
         if done and not redefined and not guard and self._entry in facts.runs:
             return self._complete  # it is used: names that are missing now stay missing

@@ -132,15 +132,16 @@ class _Attempts:
 
     def passes(self, code: str) -> bool:
         """Whether all examples pass; False without a look while it is too early to ask again."""
-        if code in self._known:
-            return self._known[code]
+        key = code.rstrip()
+        if key in self._known:
+            return self._known[key]
         grown = code.count("\n") - self._lines_at_last
         patience = 2 ** (self.runs - 1) if self.runs else 0  # lines: 1, 2, 4 ...
         if self.runs >= self._by.options.max_runs or grown < patience:
             return False
         self._lines_at_last = code.count("\n")
         self.runs += 1
-        passed = self._known[code] = self._judge(code)
+        passed = self._known[key] = self._judge(code)
         return passed
 
     def _judge(self, code: str) -> bool:
