@@ -50,8 +50,8 @@ class SwitchRules:
     """
 
     gain: float = 0.03
-    min_pairs: int = 3
-    max_pairs: int = 6
+    min_pairs: int = 4
+    max_pairs: int = 8
     min_tokens: int = 64
     recheck_after: int = 400
 

@@ -54,8 +54,8 @@ class SpeculationOptions:
     switch: str = "auto"
     block: int = 4
     gain: float = 0.03
-    min_pairs: int = 3
-    max_pairs: int = 6
+    min_pairs: int = 4
+    max_pairs: int = 8
     recheck_after: int = 400
     force: bool = False
 
