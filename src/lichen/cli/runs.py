@@ -85,7 +85,8 @@ def show_run(run_id: str, url: str | None, as_json: bool) -> None:
 @click.argument("run_ids", nargs=-1, required=True)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @_STORE
-def remove_runs(run_ids: tuple[str, ...], yes: bool, url: str | None) -> None:
+@_JSON
+def remove_runs(run_ids: tuple[str, ...], yes: bool, url: str | None, as_json: bool) -> None:
     """Delete runs with all their samples."""
     store = _open(url)
     runs = [store.find(r) for r in run_ids]
@@ -94,6 +95,8 @@ def remove_runs(run_ids: tuple[str, ...], yes: bool, url: str | None) -> None:
     for run in runs:
         store.remove(run.id)
         console.note(f"removed {run.id}")
+    if as_json:
+        console.emit_json({"removed": [r.id for r in runs]})
 
 
 @command.command("export")
