@@ -43,6 +43,7 @@ GIVEN = 'def double(x):\n    """Return twice x.\n\n    >>> double(2)\n    4\n   
 HINTS = Hints(language="python", entry_point="double", given=GIVEN)
 ANSWER = f"```python\n{GIVEN}    return 2 * x\n\n\nprint(double(1))\n```\nThis function doubles."
 OPTIONS: dict[str, dict[str, object]] = {
+    "answer_cache": {"model": "m"},
     "cascade": {"levels": [{"model": "larger"}]},
 }
 """What a strategy cannot do without; most can do without anything."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -75,7 +77,7 @@ outcome = st.builds(
 def test_cost_never_falls_with_the_threshold(samples) -> None:
     """Handing on more can only cost more."""
     costs = [p.cost for p in curve(samples)]
-    assert all(a <= b + 1e-9 for a, b in zip(costs, costs[1:], strict=False))
+    assert all(a <= b + 1e-9 for a, b in pairwise(costs))
 
 
 @given(st.text(max_size=300), st.sampled_from(["f", "", "a.b", "x y"]), st.text(max_size=60))

@@ -23,10 +23,10 @@ WRONG = "```python\ndef inc(n):\n    return n + 2\n```"
 ALSO_RIGHT = "```python\ndef inc(n):\n    return 1 + n\n```"
 
 
-def ask(id: str = "1", **changes: object) -> Request:
+def ask(name: str = "1", **changes: object) -> Request:
     hints = Hints(language="python", entry_point="inc", given=GIVEN)
     fields: dict[str, object] = {
-        "id": id,
+        "id": name,
         "messages": (Message(role=Role.USER, content=f"Complete: {GIVEN}"),),
         "hints": hints,
         **changes,

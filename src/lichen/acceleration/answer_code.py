@@ -114,3 +114,13 @@ def _complete(tree: ast.Module, code: str, entry_point: str, given: str) -> str:
     at = max((s.end_lineno or 0 for s in future), default=0)
     lines = code.split("\n")
     return "\n".join([*lines[:at], before.rstrip("\n"), *lines[at:]])
+
+
+def same_answer(a: str, b: str) -> bool:
+    """Whether two answers say the same: equal text, or fenced Python with equal syntax trees."""
+    return a.strip() == b.strip() or _trees(a) == _trees(b) != []
+
+
+def _trees(text: str) -> list[str]:
+    trees = [parse(block) for block in _blocks(text[:MAX_ITEM_CHARS].replace("\r\n", "\n"))]
+    return [] if None in trees else [ast.dump(t) for t in trees if t is not None]

@@ -263,7 +263,7 @@ class CascadeEngine(EngineAround):
             self._counts[level].failed += 1
             step = Step(actor=NAME, action=f"asked {self._levels[level].name}", detail="it failed")
             ledger = (*case.before, *answer.ledger, step)
-            yield self._bare(case, replace(answer, ledger=ledger))
+            yield from self._say(case, replace(answer, ledger=ledger))
             return
         above = self._above(level, recheck=case.recheck)
         attempt = self._judged(case, level, answer, last=above is None)
@@ -339,14 +339,15 @@ class CascadeEngine(EngineAround):
             draft_accepted=sum(t.completion.draft_accepted for t in case.tries),
             ledger=(*case.before, *steps, *case.after),
         )
-        answer = self._bare(case, answer)
+        yield from self._say(case, answer)
+
+    def _say(self, case: Case, answer: Completion) -> Iterator[_Item]:
+        """Give an answer, its text first where it is streamed; no log-probabilities unasked."""
+        if not case.request.logprobs:
+            answer = replace(answer, logprobs=())
         if case.request.stream and not case.live and answer.text:
             yield Delta(id=answer.id, text=answer.text, logprobs=answer.logprobs)
         yield answer
-
-    def _bare(self, case: Case, answer: Completion) -> Completion:
-        """Take out log-probabilities that only the cascade asked for."""
-        return answer if case.request.logprobs else replace(answer, logprobs=())
 
     def _step(self, t: Try, *, given: bool) -> Step:
         tokens = f"{t.usage.prompt} prompt and {t.usage.completion} new tokens"
