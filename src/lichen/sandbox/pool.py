@@ -216,6 +216,8 @@ def _crash(worker: Worker, crashed: list[Job]) -> list[Job]:
 
 def _end(workers: list[Worker], spawner: ThreadPoolExecutor) -> None:
     for worker in workers:
+        worker.dismiss()
+    for worker in workers:
         worker.kill()
     spawner.shutdown(wait=False)
 

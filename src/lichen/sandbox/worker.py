@@ -5,7 +5,6 @@ The parent's side of the cells' control protocol. Knows nothing of scheduling or
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import subprocess
 import tempfile
@@ -21,6 +20,7 @@ from lichen.sandbox.inside import plain, wire
 from lichen.sandbox.walls import Launch
 
 _START_S = 30.0
+_LEAVE_S = 1.0
 _GRACE_S = 10.0
 """How long a cell may be late with a report beyond a trial's wall limit before it is replaced."""
 
@@ -126,12 +126,22 @@ class Cell:
         except (OSError, wire.Closed, plain.Malformed) as exc:
             raise CellDied(str(exc)) from exc
 
-    def kill(self) -> None:
-        """End the cell and all that it contains; idempotent."""
+    def dismiss(self) -> None:
+        """Let the cell end by itself: it does when its control socket closes."""
         self.control.close()
-        with contextlib.suppress(ProcessLookupError):
+
+    def kill(self) -> None:
+        """End the cell and all that it contains; idempotent.
+
+        It gets a moment to end by itself, since the CPU-seconds of what is killed before it could
+        be waited for are in no counter.
+        """
+        self.dismiss()
+        try:
+            self._process.wait(timeout=_LEAVE_S)
+        except subprocess.TimeoutExpired:
             self._process.kill()
-        self._process.wait()
+            self._process.wait()
         self._log.close()
 
 
@@ -190,10 +200,16 @@ class Worker:
 
     def kill(self) -> None:
         """End both cells; the next job starts new ones."""
-        self.job = None
+        self.dismiss()
         for cell in self._cells.values():
             cell.kill()
         self._cells.clear()
+
+    def dismiss(self) -> None:
+        """Give up the job and let the cells end."""
+        self.job = None
+        for cell in self._cells.values():
+            cell.dismiss()
 
     def _cell(self, place: str, limits: Limits) -> Cell:
         """Return the cell of a place, another one where the limits it was built for differ."""
