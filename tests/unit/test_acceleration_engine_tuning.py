@@ -15,7 +15,7 @@ import pytest
 from lichen.acceleration.engine_cost import EngineSetting, Phase, Workload, synthetic_code
 from lichen.acceleration.free_cpus import free_cpus
 from lichen.acceleration.tuned import Goal, Outcome, Tuning
-from lichen.acceleration.tuning import tune
+from lichen.acceleration.tuning import tune, tune_once
 from lichen.acceleration.tuning_cache import TuningCache, TuningKey, machine_id
 from lichen.core.errors import ConfigError, EngineError
 from lichen.core.interval import Interval
@@ -276,6 +276,33 @@ def test_the_nearest_tuning_never_has_more_cpus(tmp_path: Path) -> None:
     found = cache.nearest(wanted)
     assert found is not None
     assert found.cpus_free == 2
+
+
+def test_a_known_case_is_not_tuned_again(tmp_path: Path) -> None:
+    """The second time the stored result comes back without opening an engine, unless asked for."""
+    cache, bench = TuningCache(tmp_path), Bench()
+    meter, goal = ClockMeter(bench.clock), Goal(cpus_free=4)
+    first, stored = tune_once(bench.open, goal, key=KEY, cache=cache, meter=meter)
+    opened = len(bench.engines)
+    assert not stored
+    assert tune_once(bench.open, goal, key=KEY, cache=cache, meter=meter) == (first, True)
+    assert len(bench.engines) == opened
+    _, stored = tune_once(bench.open, goal, key=KEY, cache=cache, meter=meter, fresh=True)
+    assert not stored
+    assert len(bench.engines) > opened
+
+
+def test_a_tuning_is_not_stored_under_another_case(tmp_path: Path) -> None:
+    """A key that contradicts the goal would poison the cache, so it is refused."""
+    bench = Bench()
+    with pytest.raises(ConfigError, match="another case"):
+        tune_once(
+            bench.open,
+            Goal(cpus_free=2),
+            key=KEY,
+            cache=TuningCache(tmp_path),
+            meter=ClockMeter(bench.clock),
+        )
 
 
 @pytest.mark.parametrize("damage", ["", "[]", "{", '{"format": 1}', '{"format": 99}'])

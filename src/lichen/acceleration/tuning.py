@@ -25,7 +25,8 @@ from typing import Final
 from lichen.acceleration.engine_cost import CostSample, EngineSetting, Phase, measure, warm
 from lichen.acceleration.log_ratio import as_ratio, log_ratio
 from lichen.acceleration.tuned import Goal, Outcome, Race, Tuning
-from lichen.core.errors import LichenError
+from lichen.acceleration.tuning_cache import TuningCache, TuningKey
+from lichen.core.errors import ConfigError, LichenError
 from lichen.core.ports import Engine, Meter
 
 OpenEngine = Callable[[Mapping[str, object]], Engine]
@@ -74,6 +75,41 @@ def tune(
     finally:
         search.close()
     return search.result()
+
+
+def tune_once(
+    open_engine: OpenEngine,
+    goal: Goal,
+    *,
+    key: TuningKey,
+    cache: TuningCache,
+    meter: Meter,
+    fresh: bool = False,
+    progress: Callable[[str, float], None] = lambda _what, _share: None,
+) -> tuple[Tuning, bool]:
+    """Return the stored tuning for ``key``, or tune now and store it; says whether it was stored.
+
+    Args:
+        open_engine: see ``tune``.
+        goal: see ``tune``.
+        key: what the tuning holds for; its free CPUs and latency bound are the goal's.
+        cache: where tunings are kept.
+        meter: see ``tune``.
+        fresh: tune anew in any case.
+        progress: see ``tune``.
+
+    Raises:
+        ConfigError: key and goal contradict each other, or the cache cannot be written.
+        LichenError: as ``tune``.
+    """
+    if (key.cpus_free, key.latency_bound_s) != (goal.cpus_free, goal.latency_bound_s):
+        raise ConfigError(f"this tuning would be stored under another case: {key} for {goal}")
+    known = None if fresh else cache.get(key)
+    if known is not None:
+        return known, True
+    found = tune(open_engine, goal, meter=meter, progress=progress)
+    cache.put(key, found)
+    return found, False
 
 
 _PHASES: Final[Mapping[str, Phase]] = {
