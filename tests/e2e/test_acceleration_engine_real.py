@@ -70,11 +70,11 @@ def test_a_shared_beginning_is_computed_once_per_user(model: ModelArtifact) -> N
     engine = opened(model, ("prefix_cache", {}))
     plain = open_engine(model, SMALL)
     try:
-        first = answer(engine, SHARED + "def one(", user="ann")
-        second = answer(engine, SHARED + "def two(", user="ann")
-        other = answer(engine, SHARED + "def two(", user="bob")
-        back = answer(engine, SHARED + "def two(", user="ann")
-        reference = answer(plain, SHARED + "def two(", logprobs=2)
+        first = answer(engine, SHARED + "def one(", user="ann", max_tokens=16)
+        second = answer(engine, SHARED + "def two(", user="ann", max_tokens=16)
+        other = answer(engine, SHARED + "def two(", user="bob", max_tokens=16)
+        back = answer(engine, SHARED + "def two(", user="ann", max_tokens=16)
+        reference = answer(plain, SHARED + "def two(", logprobs=2, max_tokens=16)
     finally:
         engine.close()
         plain.close()

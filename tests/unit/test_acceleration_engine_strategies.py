@@ -408,6 +408,20 @@ def test_overlapping_calls_are_not_compared() -> None:
     assert actions(completions(engine, 1)) == ["compared, plain"]  # still the first pair
 
 
+def test_blocks_fill_the_slots() -> None:
+    """With many slots a block is two rounds of them, so that batching is compared as it is."""
+
+    class Settings:
+        slots = 8
+
+    plain = CostedEngine(costs(0.7))  # type: ignore[arg-type]
+    plain.options = Settings()  # type: ignore[assignment]
+    plain.reopened = lambda _: CostedEngine(costs(0.7), {"ngram": "x"})  # type: ignore[method-assign,arg-type]
+    engine = wrapped([make("speculation")], plain)
+    said = actions(completions(engine, 17))
+    assert said == ["compared, plain"] * 16 + ["compared, speculated"]
+
+
 def test_errors_pass_through_and_spoil_the_block() -> None:
     """A request that fails is handed on with its step, and its block is not compared."""
     engine, plain = switching(0.7, block=1)
@@ -475,7 +489,7 @@ def test_switched_engines_are_loaded_plain() -> None:
         ({"ngram": ""}, "nothing to draft with"),
         ({"ngram": "mod"}, "one pool of n-grams for all users"),
         ({"switch": "maybe"}, "'auto' or 'on'"),
-        ({"block": 0}, "block must be at least 1"),
+        ({"block": -1}, "block cannot be negative"),
         ({"gain": 2.0}, "gain is a share"),
     ],
 )

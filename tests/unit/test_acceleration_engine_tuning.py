@@ -208,7 +208,7 @@ def test_noise_of_a_shared_machine_costs_little(seed: int) -> None:
 
 def test_the_workload_decides_what_matters() -> None:
     """Where nearly all tokens are prompt, decoding settings are not worth changing."""
-    prompts = Workload(prompt_tokens=100_000, completion_tokens=1)
+    prompts = Workload(prompt_tokens=5_000, completion_tokens=1)
     found = Bench().tune(Goal(cpus_free=4, budget_s=1e6, workload=prompts))
     assert found.setting.slots == 1
     assert found.setting.ubatch == 256

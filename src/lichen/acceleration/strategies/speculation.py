@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from lichen.acceleration.speculation_switch import SpeculationSwitch, SwitchRules
 from lichen.acceleration.strategy import EngineAround, Layer, StrategyContext
@@ -26,6 +26,9 @@ from lichen.core.errors import CapabilityError, ConfigError
 from lichen.core.generation import Capability
 from lichen.core.ports import Engine
 from lichen.engines.options import read_options
+
+LEAST_BLOCK: Final = 4
+"""Requests: fewer differ too much among themselves to be compared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +42,7 @@ class SpeculationOptions:
         ngram: draft from the text itself: "simple", "map_k", "map_k4v", "mod" or "" for not at all.
         ngram_size, ngram_draft: length of the looked-up n-gram and tokens drafted after a match.
         switch: "auto" measures and keeps the cheaper way; "on" speculates always (to measure it).
-        block: requests per block of a comparison, >= 1; at least the number of slots is sensible.
+        block: requests per block of a comparison; 0 for twice the engine's slots, at least 4.
         gain, min_pairs, max_pairs, recheck_after: see ``SwitchRules``.
         force: allow "mod", whose pool of n-grams is shared between users.
     """
@@ -52,7 +55,7 @@ class SpeculationOptions:
     ngram_size: int = 4
     ngram_draft: int = 8
     switch: str = "auto"
-    block: int = 4
+    block: int = 0
     gain: float = 0.03
     min_pairs: int = 4
     max_pairs: int = 8
@@ -67,8 +70,8 @@ class SpeculationOptions:
         if self.switch not in ("auto", "on"):
             msg = f"switch must be 'auto' or 'on', got {self.switch!r}"
             raise ValueError(msg)
-        if self.block < 1:
-            msg = f"block must be at least 1, got {self.block}"
+        if self.block < 0:
+            msg = f"block cannot be negative, got {self.block}"
             raise ValueError(msg)
         if self.ngram == "mod" and not self.force:
             msg = (
@@ -151,7 +154,7 @@ class Speculation:
             reopen=lambda: base.reopened(self.options.drafting),
             context=self.context,
             switch=SpeculationSwitch(self.options.rules),
-            block=self.options.block,
+            block=self.options.block or max(LEAST_BLOCK, 2 * _slots(base)),
         )
 
 
@@ -169,3 +172,9 @@ def _innermost(engine: Engine) -> Engine:
     while isinstance(engine, EngineAround):
         engine = engine.inner
     return engine
+
+
+def _slots(engine: Engine) -> int:
+    """Return how many requests an engine runs together, as far as it says so."""
+    found = getattr(getattr(engine, "options", None), "slots", 1)
+    return found if isinstance(found, int) else 1
