@@ -13,12 +13,12 @@ a ratio (speculative to plain) with the 90 % interval of the mean log-ratio over
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gzip
 import json
 import os
 import sys
 import time
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -135,20 +135,21 @@ def main() -> None:
     rows = []
     load = os.getloadavg()[0]
     with (
-        closing(open_engine(catalog.model(given.model), options)) as plain,
-        closing(plain.reopened(drafting)) as speculative,
+        contextlib.closing(open_engine(catalog.model(given.model), options)) as plain,
+        contextlib.closing(plain.reopened(drafting)) as speculative,
     ):
         for engine in (plain, speculative):
             ask(engine, Request(id="warm", prompt="def f", max_tokens=4))
-        for i, (name, prompt) in enumerate(prompts):
-            content = f"{given.ask}\n\n```python\n{prompt}```"
-            request = Request(
-                id=name,
-                messages=(Message(role=Role.USER, content=content),),
-                max_tokens=given.max_tokens,
-            )
-            rows.append(compare(plain, speculative, request, first=i % 2 == 1))
-            sys.stderr.write(f"{i + 1}/{len(prompts)}\n")
+        with contextlib.suppress(KeyboardInterrupt):  # what was measured by then is printed
+            for i, (name, prompt) in enumerate(prompts):
+                content = f"{given.ask}\n\n```python\n{prompt}```"
+                request = Request(
+                    id=name,
+                    messages=(Message(role=Role.USER, content=content),),
+                    max_tokens=given.max_tokens,
+                )
+                rows.append(compare(plain, speculative, request, first=i % 2 == 1))
+                sys.stderr.write(f"{i + 1}/{len(prompts)}\n")
     document = {"settings": vars(given), "load_average": load, **summary(rows), "rows": rows}
     sys.stdout.write(json.dumps(document, indent=2) + "\n")
 
