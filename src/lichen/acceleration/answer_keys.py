@@ -122,11 +122,11 @@ def fits(finish: Finish, tokens: int, asked_for: int, max_tokens: int) -> bool:
 
     Args:
         finish: how the stored answer ended.
-        tokens: generated for it, >= 0.
+        tokens: generated for it; 0 where the engine does not say.
         asked_for: its own limit.
         max_tokens: the limit now.
     """
-    if finish is Finish.LENGTH:
+    if finish is Finish.LENGTH or tokens == 0:
         return max_tokens == asked_for
     # An engine that reaches the limit may not see that the model would have ended there.
     return tokens < max_tokens or max_tokens == asked_for

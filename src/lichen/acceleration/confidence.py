@@ -150,7 +150,13 @@ def fit_platt(pairs: Sequence[Pair], *, points: int = 33) -> Calibration:
     if a <= 0:
         return Calibration(points=((low, rate),))
     grid = [-1 + 2 * i / (points - 1) for i in range(points)]
-    return Calibration(points=tuple((middle + spread * x, _sigmoid(a * x + b)) for x in grid))
+    # Rounding may repeat a score, or let a flat curve fall by a last digit.
+    curve: dict[float, float] = {}
+    highest = 0.0
+    for x in grid:
+        highest = max(highest, _sigmoid(a * x + b))
+        curve[middle + spread * x] = highest
+    return Calibration(points=tuple(curve.items()))
 
 
 def reliability(

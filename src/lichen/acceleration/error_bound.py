@@ -14,11 +14,12 @@ just so high a probability that the bound holds on average; it reuses earlier, a
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-_THRESHOLDS: Final = tuple(i / 40 for i in range(41))
-_SLOPES: Final = (5.0, 10.0, 20.0, 40.0, 80.0)
+_THRESHOLDS: Final = tuple(i / 20 for i in range(21))
+_SLOPES: Final = (5.0, 10.0, 20.0, 40.0)
 _GRID: Final = tuple((t, g) for t in _THRESHOLDS for g in _SLOPES)
 _CREDIBLE: Final = 0.95
 MIN_LOOKS: Final = 4
@@ -37,7 +38,9 @@ def error_bound(looks: Sequence[Look], similarity: float) -> float:
     """
     if len(looks) < MIN_LOOKS:
         return 1.0
-    weights = [_log_likelihood(t, g, looks) for t, g in _GRID]
+    # Similarities are told apart to a hundredth, so that many looks cost little more than few.
+    counted = Counter((round(s, 2), right) for s, right in looks)
+    weights = [_log_likelihood(t, g, counted) for t, g in _GRID]
     top = max(weights)
     cells = sorted(
         (_sigmoid(-g * (similarity - t)), math.exp(w - top))
@@ -57,8 +60,10 @@ def may_reuse(looks: Sequence[Look], similarity: float, bound: float) -> bool:
     return error_bound(looks, similarity) <= bound
 
 
-def _log_likelihood(t: float, g: float, looks: Sequence[Look]) -> float:
-    return math.fsum(-_softplus(-g * (s - t) if right else g * (s - t)) for s, right in looks)
+def _log_likelihood(t: float, g: float, looks: Counter[Look]) -> float:
+    return math.fsum(
+        -n * _softplus(-g * (s - t) if right else g * (s - t)) for (s, right), n in looks.items()
+    )
 
 
 def _softplus(x: float) -> float:

@@ -84,7 +84,7 @@ def split(text: str) -> Wording:
             fixed.append(piece)
         elif after_name or not _PLAIN.fullmatch(lower) or lower in _FIXED:
             fixed.append(bare)
-            if words and lower not in _FIXED:
+            if words and lower not in _FIXED and lower != "a":
                 # What stands before a name tells what it is a name of.
                 fixed.append(words[-1])
         else:
