@@ -74,3 +74,14 @@ def test_toml_snippets_are_valid_solutions(page: str, text: str, tmp_path: Path)
     spec = load_spec([file])
     assert isinstance(spec.solutions[0], SolutionSpec), page
     assert isinstance(spec.solutions[0].engine, EngineSpec)
+
+
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every relative link of a page names a file or folder of the repository."""
+    for target in LINK.findall(page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
