@@ -115,6 +115,10 @@ def generate(problems: dict[str, Problem], each: int, loops: float, seed: int) -
 # --- harnesses ----------------------------------------------------------------------------------
 
 
+counted = {"time_outs": 0}
+"""Samples that lichen ran twice."""
+
+
 def lichen_harness(problems: dict[str, Problem], stack: ExitStack) -> Score:
     """Score with this project's sandbox."""
     box = stack.enter_context(open_sandbox())
@@ -134,6 +138,7 @@ def lichen_harness(problems: dict[str, Problem], stack: ExitStack) -> Score:
                 )
 
         verdicts = dict(box.judge(trials()))
+        counted["time_outs"] += sum(v.attempts > 1 for v in verdicts.values())
         return [verdicts[str(n)].passed for n in range(len(samples))]
 
     return score
@@ -230,34 +235,47 @@ def tree_cpu_s() -> float:
 
 def measure(
     harnesses: dict[str, Score], samples: list[Sample], block: int, repetitions: int, seed: int
-) -> tuple[dict[str, list[tuple[float, float]]], dict[str, list[bool]]]:
-    """Return (wall, CPU) seconds per block and the verdicts of the last repetition."""
+) -> tuple[dict[str, list[tuple[float, float]]], dict[str, list[bool]], list[bool]]:
+    """Return (wall, CPU) seconds per block, the last verdicts, and which blocks had time-outs."""
     rng = random.Random(seed)  # noqa: S311 (reproducible choices, not secrets)
     blocks = [samples[at : at + block] for at in range(0, len(samples), block)]
     costs: dict[str, list[tuple[float, float]]] = {name: [] for name in harnesses}
     verdicts: dict[str, list[bool]] = {}
+    waited: list[bool] = []
     for repetition in range(repetitions):
         verdicts = {name: [] for name in harnesses}
         for number, part in enumerate(blocks):
+            before = counted["time_outs"]
             for name in rng.sample(sorted(harnesses), len(harnesses)):
                 wall, cpu = time.perf_counter(), tree_cpu_s()
                 passed = harnesses[name](part)
                 costs[name].append((time.perf_counter() - wall, tree_cpu_s() - cpu))
                 verdicts[name] += passed
+            waited.append(counted["time_outs"] > before)
             _log.info("repetition %d, block %d of %d", repetition + 1, number + 1, len(blocks))
-    return costs, verdicts
+    return costs, verdicts, waited
 
 
-def compare(name: str, costs: dict[str, list[tuple[float, float]]]) -> dict[str, Any]:
-    """Return the ratios of another harness's cost to lichen's, in total and over blocks."""
-    found = {}
+def compare(
+    name: str, costs: dict[str, list[tuple[float, float]]], waited: list[bool]
+) -> dict[str, Any]:
+    """Return the ratios of another harness's cost to lichen's, in total and over blocks.
+
+    ``waited`` says which blocks had a time-out. Those are dominated by how long each harness waits
+    and how often, which is policy; the others by what the harness itself costs.
+    """
+    found: dict[str, Any] = {}
     for which, unit in enumerate(("wall", "cpu")):
         theirs, ours = ([pair[which] for pair in costs[n]] for n in (name, "lichen"))
+        calm = [(t, o) for t, o, w in zip(theirs, ours, waited, strict=True) if not w]
         blocks = [t / o for t, o in zip(theirs, ours, strict=True)]
         quartiles = statistics.quantiles(blocks, n=4) if len(blocks) > 1 else blocks * 3
         found[unit] = {
             "ratio": round(sum(theirs) / sum(ours), 2),
             "block_quartiles": [round(q, 2) for q in quartiles],
+            "ratio_without_time_outs": round(sum(t for t, _ in calm) / sum(o for _, o in calm), 2)
+            if calm
+            else None,
         }
     return found
 
@@ -295,12 +313,15 @@ def main() -> None:
             except ImportError as exc:
                 _log.info("without %s: %s", name, exc)
         load = os.getloadavg()[0]
-        costs, verdicts = measure(harnesses, samples, given.block, given.repetitions, given.seed)
+        costs, verdicts, waited = measure(
+            harnesses, samples, given.block, given.repetitions, given.seed
+        )
     ours = verdicts["lichen"]
     document = {
         "samples": len(samples),
         "repetitions": given.repetitions,
         "usable_cpus": len(os.sched_getaffinity(0)),
+        "time_outs": counted["time_outs"],
         "load_average": [round(load, 1), round(os.getloadavg()[0], 1)],
         "passed": {name: sum(found) for name, found in verdicts.items()},
         "ms_per_sample": {
@@ -310,7 +331,7 @@ def main() -> None:
             }
             for name, pairs in costs.items()
         },
-        "times_lichen": {name: compare(name, costs) for name in costs if name != "lichen"},
+        "times_lichen": {name: compare(name, costs, waited) for name in costs if name != "lichen"},
         "disagreements": {
             name: [
                 {**samples[n], "lichen": ours[n]}

@@ -206,16 +206,52 @@ def f(x):
     assert not attack(box, source).passed
 
 
+FORGE = """
+import os
+def text(s): return b"s" + len(s).to_bytes(4, "big") + s.encode()
+def forge(*parts):
+    body = b"t" + len(parts).to_bytes(4, "big") + b"".join(parts)
+    os.write(4, len(body).to_bytes(4, "big") + body)
+"""
+
+
+@pytest.mark.parametrize("tag", ["failed", "passed", "ready", "gone"])
+def test_forged_greeting_does_not_pass(box, tag):
+    """Announcing success in the words of the protocol, before any check, is no success."""
+    source = FORGE + f"forge(text({tag!r}), text('passed'), text('passed'))\ndef f(x): return 5\n"
+    assert not attack(box, source).passed
+
+
+@pytest.mark.parametrize("name", ["KeyboardInterrupt", "ValueError", "passed"])
+@pytest.mark.parametrize("kind", ["passed", "exit", ""])
+def test_forged_exception_does_not_pass(box, name, kind):
+    """Nor does an exception whose kind says that everything passed."""
+    parts = f"text('raised'), text({name!r}), b't' + bytes(4), text('x'), text({kind!r})"
+    source = FORGE + f"def f(x):\n    forge({parts})\n    os.write(4, bytes(4))\n    return 5\n"
+    assert not attack(box, source).passed
+
+
 def test_a_forged_answer_is_only_an_answer(box):
     """Writing a well-formed answer by hand is the same as returning it: a wrong one fails."""
     source = """
 import os
 def f(x):
     body = b"t\\x00\\x00\\x00\\x02s\\x00\\x00\\x00\\x05valuei\\x00\\x00\\x00\\x01\\x05"
-    os.write(4, len(body).to_bytes(4, "big") + body)
+    os.write(4, len(body).to_bytes(4, "big") + body + bytes(4))
     return 4
 """
     assert attack(box, source).kind == "assertion"
+
+
+def test_forged_changes_are_errors(box):
+    """Changes to arguments that are none, or malformed, are a broken protocol."""
+    for change in (b"N", b"l" + bytes(4), b"?"):
+        source = (
+            FORGE + "def f(x):\n    forge(text('value'), b'N')\n"
+            f"    os.write(4, ({len(change)}).to_bytes(4, 'big') + {change!r})\n    return 4\n"
+        )
+        verdict = attack(box, source, "f([1])")
+        assert (verdict.status, verdict.kind) == (Status.ERROR, "protocol")
 
 
 def test_huge_answer_is_an_error(box):

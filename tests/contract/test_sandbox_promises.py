@@ -151,6 +151,18 @@ def test_iterators_arrive_as_iterators(box, made):
     assert judge(box, f"def f(x): return {made}", check).passed
 
 
+def test_iterators_as_arguments_reach_the_solution_unconsumed(box):
+    """A generator beside a list as an argument still yields everything."""
+    check = "a = []\nassert f(a, (i for i in [1, 2])) == [1, 2] and a == [1, 2]"
+    assert judge(box, "def f(a, g):\n    a.extend(g)\n    return list(a)\n", check).passed
+
+
+def test_iterator_as_answer_beside_a_changed_argument_is_complete(box):
+    """The answer's items arrive even when making them changed an argument."""
+    check = "a = [1, 2, 3]\nassert list(f(a)) == [3, 2, 1] and a == []"
+    assert judge(box, "def f(a):\n    while a: yield a.pop()\n", check).passed
+
+
 def test_iterator_that_raises_raises_on_the_other_side(box):
     """Items before the exception arrive, then the exception."""
     source = "def f(x):\n    yield 1\n    raise ValueError('late')\n"
@@ -314,6 +326,16 @@ def test_time_out_counts_only_when_it_repeats_alone(box, monkeypatch):
     assert verdicts[-1][0] == "slow"
     assert verdicts[-1][1].passed
     assert verdicts[-1][1].attempts == 2
+
+
+def test_slow_program_gets_its_whole_limit_in_the_second_attempt(box):
+    """The first attempt may use a part of the limit only; what needs more passes alone."""
+    slow = "import time\ndef f(x):\n    while time.process_time() < 1.3: pass\n    return 4\n"
+    limits = Limits(cpu_s=5.0)
+    ((_, verdict),) = box.judge(
+        [Trial(id="s", solution=slow, entry_point="f", check="assert f(2) == 4", limits=limits)]
+    )
+    assert (verdict.passed, verdict.attempts) == (True, 2)
 
 
 def test_twins_share_the_second_attempt(box, monkeypatch):

@@ -14,7 +14,7 @@ import threading
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -27,6 +27,13 @@ from lichen.sandbox.inside import plain
 from lichen.sandbox.worker import Cell, CellDied, Job, Worker
 
 _MAX_CRASHES = 2
+_FIRST_SHARE = 0.25
+_FIRST_CPU_S, _FIRST_WALL_S = 1.0, 15.0
+"""What a first attempt may use: a quarter of the limits, but at least this much of them.
+
+Who needs more is run again alone with all of it anyway, so an endless loop need not burn it twice.
+"""
+
 Done = tuple[Job, Verdict]
 
 
@@ -94,6 +101,7 @@ class Pool:
         for job in jobs:
             if job.key not in known:
                 job.attempt += 1
+                job.limit(job.limits)
                 with contextlib.closing(self._drive(iter([job]), self._workers[:1], decide)) as one:
                     done = next(one)
                 if done[1].status is not Status.TIMEOUT:
@@ -223,44 +231,51 @@ def _end(workers: list[Worker], spawner: ThreadPoolExecutor) -> None:
 
 
 def _trial_job(trial: Trial) -> Job:
-    limits = asdict(trial.limits)
     nonce = secrets.token_bytes(16)
     solution = {
         "role": "solution",
-        "limits": limits,
         "source": trial.solution,
         "entry_point": trial.entry_point,
     }
     judge = {
         "role": "judge",
-        "limits": limits,
         "setup": trial.setup,
         "check": trial.check,
         "entry_point": trial.entry_point,
         "nonce": nonce,
     }
-    return Job(
+    job = Job(
         id=trial.id,
         tickets={"solution": solution, "judge": judge},
         limits=trial.limits,
         key=(trial.solution, trial.entry_point, trial.setup, trial.check, trial.limits),
         nonce=nonce,
     )
+    job.limit(_first(trial.limits))
+    return job
 
 
 def _script_job(program: Program) -> Job:
     ticket = {
         "role": "script",
-        "limits": asdict(program.limits),
         "source": program.source,
         "stdin": program.stdin,
     }
-    return Job(
+    job = Job(
         id=program.id,
         tickets={"script": ticket},
         limits=program.limits,
         key=(program.source, program.stdin, program.limits),
     )
+    job.limit(_first(program.limits))
+    return job
+
+
+def _first(limits: Limits) -> Limits:
+    """Return the limits of a first attempt."""
+    cpu_s = max(_FIRST_SHARE * limits.cpu_s, min(_FIRST_CPU_S, limits.cpu_s))
+    wall_s = max(_FIRST_SHARE * limits.wall_s, min(_FIRST_WALL_S, limits.wall_s))
+    return replace(limits, cpu_s=cpu_s, wall_s=wall_s)
 
 
 def _judge_verdict(job: Job) -> Verdict:

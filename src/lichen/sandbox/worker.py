@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lichen.core.errors import SandboxError
@@ -56,6 +56,11 @@ class Job:
     attempt: int = 1
     crashes: int = 0
     outcomes: dict[str, Outcome] = field(default_factory=dict)
+
+    def limit(self, limits: Limits) -> None:
+        """Set what the next attempt may use."""
+        for ticket in self.tickets.values():
+            ticket["limits"] = asdict(limits)
 
     @property
     def finished(self) -> bool:

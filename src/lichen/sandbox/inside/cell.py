@@ -35,6 +35,7 @@ def main(fd: int) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     log = _high(_ERR)
     control = wire.Socket(fileno=_high(fd))
+    os.close(fd)
     for target in range(_FIRST_OTHER):
         os.dup2(null, target)
     try:

@@ -78,7 +78,12 @@ _ONE_SHOT: tuple[type, ...] = (
 
 
 def encode(
-    value: object, *, argument: bool = False, home: str = "", bound: int = MAX_BYTES
+    value: object,
+    *,
+    argument: bool = False,
+    home: str = "",
+    drain: bool = True,
+    bound: int = MAX_BYTES,
 ) -> bytes:
     """Return the bytes of a value.
 
@@ -86,12 +91,13 @@ def encode(
         value: what to send.
         argument: towards a solution: an object without plain value is refused, not made opaque.
         home: with ``argument``, module name whose classes' instances are sent as records.
+        drain: False leaves one-shot iterators alone; they become opaque.
         bound: the most bytes to produce.
 
     Raises:
         Unsendable: the value is too deep, too large, or (``argument``) has no plain value.
     """
-    encoder = _Encoder(argument=argument, home=home, bound=bound)
+    encoder = _Encoder(argument=argument, home=home, drain=drain, bound=bound)
     encoder.put(value, 0)
     return b"".join(encoder.parts)
 
@@ -118,11 +124,12 @@ def decode(data: bytes, record: Callable[[str, dict[str, Any]], object] | None =
 class _Encoder:
     """Collects the parts of one encoding and watches its bounds."""
 
-    def __init__(self, *, argument: bool, home: str, bound: int) -> None:
+    def __init__(self, *, argument: bool, home: str, drain: bool, bound: int) -> None:
         self.parts: list[bytes] = []
         self._size = 0
         self._argument = argument
         self._home = home
+        self._drains = drain
         self._bound = bound
 
     def put(self, value: Any, depth: int) -> None:
@@ -135,7 +142,7 @@ class _Encoder:
             if writer is not None:
                 writer(self, value, depth)
                 return
-        if exact in _ONE_SHOT:
+        if exact in _ONE_SHOT and self._drains:
             self._drain(value, depth)
         elif not self._put_number(value, depth):
             self._put_object(value, depth)

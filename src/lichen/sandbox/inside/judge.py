@@ -20,6 +20,7 @@ from . import codec, plain, wire
 _HOME = "check"
 _SETUP, _CHECK = "setup.py", "check.py"
 _MAX_TEXT = 2000
+_UNREADY = frozenset({"syntax", "exception", "no-entry", "exit", "memory"})
 
 
 class _Lost(BaseException):
@@ -39,7 +40,8 @@ class _Check:
         message = self._receive()
         if message != ("ready",):
             kind, text = _texts(message, 1, 2)
-            self._lose(kind if message[0] == "failed" else "protocol", text)
+            # The word is the solution's own, so only those that name a failure count.
+            self._lose(kind if kind in _UNREADY else "protocol", text)
 
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call the solution as if it were here."""
@@ -50,13 +52,13 @@ class _Check:
         except plain.Unsendable as exc:
             self._lose("protocol", f"the check gives what cannot be sent: {exc}")
         self._send(request)
-        message = self._receive()
+        message, changes = self._receive(), self._receive_bytes()
         tag, size = message[0], len(message)
-        if tag == "value" and size in (2, 3):
-            self._synchronise(args, kwargs, message[2:])
+        if tag == "value" and size == 2:  # noqa: PLR2004 (tag, value)
+            self._synchronise(args, kwargs, changes)
             return message[1]
-        if tag == "raised" and size in (5, 6) and type(message[2]) is tuple:
-            self._synchronise(args, kwargs, message[5:])
+        if tag == "raised" and size == 5 and type(message[2]) is tuple:  # noqa: PLR2004 (as sent)
+            self._synchronise(args, kwargs, changes)
             raise self._exception(message)
         refused = tag == "unsendable"
         why = _texts(message, 1)[0] if refused else "the solution sent what is no answer"
@@ -64,24 +66,26 @@ class _Check:
 
     def _exception(self, message: tuple[Any, ...]) -> Exception:
         name, shown, kind = _texts(message, 1, 3, 4)
-        if kind in ("exit", "memory") or name in ("KeyboardInterrupt", "GeneratorExit"):
-            self._lose(kind, f"in call: {shown}: {message[2]!r}"[:_MAX_TEXT])
+        if kind in ("exit", "memory"):
+            self._lose(kind, f"in call: {shown}")
+        if name in ("KeyboardInterrupt", "GeneratorExit"):
+            self._lose("exception", f"in call: {shown}")
         self.raised = plain.rebuild(name, message[2])
         return self.raised
 
-    def _synchronise(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], changes: tuple[Any, ...]
-    ) -> None:
+    def _synchronise(self, args: tuple[Any, ...], kwargs: dict[str, Any], changes: bytes) -> None:
         """Repeat here what the solution did to its mutable arguments."""
-        for change in changes:
-            if type(change) is not tuple or len(change) != 2:  # noqa: PLR2004 (args, kwargs)
-                self._lose("protocol", "the solution sent a malformed change")
-            new_args, new_kwargs = change
-            if type(new_args) is tuple and len(new_args) == len(args):
-                _update(args, new_args)
-            if type(new_kwargs) is dict and new_kwargs.keys() == kwargs.keys():
-                for key, value in kwargs.items():
-                    _update(value, new_kwargs[key])
+        if not changes:
+            return
+        change = self._decode(changes)
+        if type(change) is not tuple or len(change) != 2:  # noqa: PLR2004 (args, kwargs)
+            self._lose("protocol", "the solution sent a malformed change")
+        new_args, new_kwargs = change
+        if type(new_args) is tuple and len(new_args) == len(args):
+            _update(args, new_args)
+        if type(new_kwargs) is dict and new_kwargs.keys() == kwargs.keys():
+            for key, value in kwargs.items():
+                _update(value, new_kwargs[key])
 
     def _send(self, payload: bytes) -> None:
         try:
@@ -90,17 +94,24 @@ class _Check:
             self._lose("gone", "the solution's process ended")
 
     def _receive(self) -> tuple[Any, ...]:
+        message = self._decode(self._receive_bytes())
+        if type(message) is tuple and message and type(message[0]) is str:
+            return message
+        return self._lose("protocol", "the solution sent what is no answer")
+
+    def _receive_bytes(self) -> bytes:
         try:
-            message = codec.decode(self._stream.receive())
+            return self._stream.receive()
         except wire.Closed:
-            self._lose("gone", "the solution's process ended")
+            return self._lose("gone", "the solution's process ended")
+
+    def _decode(self, data: bytes) -> Any:
+        try:
+            return codec.decode(data)
         except plain.Malformed as exc:
-            self._lose("protocol", f"the solution sent malformed bytes: {exc}")
+            return self._lose("protocol", f"the solution sent malformed bytes: {exc}")
         except MemoryError:
-            self._lose("memory", "the answer does not fit in the check's memory")
-        if type(message) is not tuple or not message or type(message[0]) is not str:
-            self._lose("protocol", "the solution sent what is no answer")
-        return message
+            return self._lose("memory", "the answer does not fit in the check's memory")
 
     def _lose(self, kind: str, text: str) -> NoReturn:
         self.lost = (kind, text)
@@ -188,11 +199,12 @@ def judge(ticket: dict[str, Any], stream: wire.Stream) -> dict[str, Any]:
             space[ticket["entry_point"]] = space["candidate"]
         exec(_compiled(ticket["check"], _CHECK), space)  # noqa: S102 (as above)
     except BaseException as exc:  # noqa: BLE001 (how a check fails is its result)
-        outcome = _failure(check, exc)
+        kind, text = _failure(check, exc)
     else:
-        outcome = ("passed", "") if check.lost is None else check.lost
-    passed = outcome[0] == "passed"
-    return {"kind": outcome[0], "text": outcome[1], "nonce": ticket["nonce"] if passed else b""}
+        if check.lost is None:
+            return {"kind": "passed", "text": "", "nonce": ticket["nonce"]}
+        kind, text = check.lost
+    return {"kind": kind, "text": text, "nonce": b""}
 
 
 def _failure(check: _Check, exc: BaseException) -> tuple[str, str]:

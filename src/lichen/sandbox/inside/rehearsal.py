@@ -27,10 +27,10 @@ class _Loop(wire.Stream):
         self._other = wire.Stream(ends[1])
         self._module = module
 
-    def send(self, payload: bytes) -> None:
-        super().send(payload)
+    def send(self, *payloads: bytes) -> None:
+        super().send(*payloads)
         entry_point = vars(self._module)["f"]
-        self._other.send(solution.answer(entry_point, self._other.receive(), self._module))
+        self._other.send(*solution.answer(entry_point, self._other.receive(), self._module))
 
 
 def play() -> None:

@@ -25,7 +25,7 @@ def run(ticket: dict[str, Any], _report: int, peer: int) -> None:
         stream.send(codec.encode(ready))
         while ready[0] == "ready":
             entry_point = vars(module)[ticket["entry_point"]]
-            stream.send(answer(entry_point, stream.receive(), module))
+            stream.send(*answer(entry_point, stream.receive(), module))
     except wire.Closed:
         pass
     os._exit(0)
@@ -60,8 +60,11 @@ def unload() -> None:
     sys.modules.pop("solution", None)
 
 
-def answer(entry_point: Any, request: bytes, module: types.ModuleType) -> bytes:
-    """Call the entry point with the request's arguments; return the encoded outcome."""
+def answer(entry_point: Any, request: bytes, module: types.ModuleType) -> tuple[bytes, bytes]:
+    """Call the entry point with the request's arguments.
+
+    Returns the encoded outcome, and the arguments' encoding where the call has changed them.
+    """
 
     def record(name: str, attributes: dict[str, Any]) -> object:
         kind = vars(module).get(name)
@@ -77,24 +80,24 @@ def answer(entry_point: Any, request: bytes, module: types.ModuleType) -> bytes:
         kind = _kind(exc)
         outcome = ("raised", plain.builtin_name(exc), _arguments(exc), type(exc).__name__, kind)
     try:
-        value = codec.encode(outcome)
-        after = None if before is None else _state(args, kwargs)
-        changes = (args, kwargs) if after != before else None
-        return value if changes is None else codec.encode((*outcome, changes))
+        value = codec.encode(outcome)  # before the arguments: draining an answer may change them
+        after = _state(args, kwargs) if before else b""
     except (plain.Unsendable, RecursionError, MemoryError) as exc:
-        return codec.encode(("unsendable", f"the answer cannot be sent: {exc}"))
+        return codec.encode(("unsendable", f"the answer cannot be sent: {exc}")), b""
     except Exception as exc:  # noqa: BLE001 (a value whose own methods fail while it is read)
-        return codec.encode(("unsendable", f"the answer cannot be read: {type(exc).__name__}"))
+        why = f"the answer cannot be read: {type(exc).__name__}"
+        return codec.encode(("unsendable", why)), b""
+    return value, after if after != before else b""
 
 
-def _state(args: Any, kwargs: Any) -> bytes | None:
-    """Return the arguments' present encoding; None where none of them can change."""
+def _state(args: Any, kwargs: Any) -> bytes:
+    """Return the arguments' present encoding; b"" where none of them can change, or be told."""
     if all(_frozen(value) for value in (*args, *kwargs.values())):
-        return None
+        return b""
     try:
-        return codec.encode((args, kwargs))
+        return codec.encode((args, kwargs), drain=False)
     except (plain.Unsendable, RecursionError):
-        return None
+        return b""
 
 
 def _frozen(value: object) -> bool:

@@ -43,9 +43,9 @@ class Stream:
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
-    def send(self, payload: bytes) -> None:
-        """Write one frame."""
-        rest = memoryview(framed(payload))
+    def send(self, *payloads: bytes) -> None:
+        """Write frames."""
+        rest = memoryview(b"".join(map(framed, payloads)))
         try:
             while rest:
                 rest = rest[os.write(self._fd, rest) :]
