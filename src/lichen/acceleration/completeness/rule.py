@@ -247,7 +247,7 @@ class CompleteCode:
         if info or not was_open:
             self._fence = (indent, mark)
             words = info.lower().split()
-            said = words[0].strip("{}.") if words else self._language
+            said = words[0].strip("{}.:,") if words else self._language
             language = ALIASES.get(said, said)
             if not self._language and language in LANGUAGES:
                 self._language, self._items = language, self._make(language)
