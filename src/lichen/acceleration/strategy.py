@@ -80,11 +80,15 @@ class Strategy(Protocol):
         """Return an engine that answers through ``engine``; itself if nothing is wrapped."""
 
 
+_OTHER_PORTS = frozenset({Capability.EMBED, Capability.RANK, Capability.TOKENIZE})
+
+
 @dataclass(slots=True)
 class EngineAround:
     """An engine that holds an engine and passes everything on; strategies override ``generate``.
 
-    ``close`` closes the inner engine. Capabilities are the inner one's.
+    ``close`` closes the inner engine. Capabilities are the inner one's, save those of further ports
+    (embedding, ranking, tokenizing): strategies are about generation and do not pass these on.
     """
 
     inner: Engine
@@ -97,8 +101,8 @@ class EngineAround:
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """The inner engine's capabilities."""
-        return self.inner.capabilities
+        """The inner engine's capabilities to generate."""
+        return self.inner.capabilities - _OTHER_PORTS
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Delta | Completion]:
         """Pass requests on."""
