@@ -19,6 +19,7 @@ from typing import Any
 from . import cage, census, judge, kernel, rehearsal, script, solution, wire
 
 _TICK_S = 0.05
+_LEAVE_S = 0.1
 _MAX_REPORT = 1 << 16
 _NO_WALL = 70
 """Exit status where a trial could not begin (EX_SOFTWARE of sysexits.h)."""
@@ -188,7 +189,10 @@ class _Watch:
                 if pidfd in ready:
                     break
                 if control.fileno() in ready and self._told_to_stop(control):
-                    self._end("stopped")
+                    # A process that is on its way out (its peer's end is what ended the check)
+                    # is let go, so that how it ended is known.
+                    if not select.select([pidfd], [], [], _LEAVE_S)[0]:
+                        self._end("stopped")
                 elif time.monotonic() >= deadline:
                     self._end("wall")
                 elif time.monotonic() >= tick:
