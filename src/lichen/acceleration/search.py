@@ -1,0 +1,418 @@
+"""Which strategies pay here, on this task? A race, never a grid.
+
+1. *Screening*: every choice of the table runs alone, side by side with plain, a few problems per
+   round. It leaves the race once it is dearer, worse, too slow or beaten by another setting of the
+   same strategy with confidence (``racing``).
+2. *Forward*: what pays is joined in the order of what it saved alone; each addition must pay on
+   top of the best so far. What was still open alone gets its chance last.
+3. *Backward*: each strategy of the winner is left out once; what is not missed goes.
+
+With k choices of s strategies that costs in the order of k + 2 s races, not a product. Nothing is
+run here: everything comes through the port ``Evaluate``. Every measurement is reported, and the
+search pays its own bill: CPU-seconds spent, and after how many requests they are paid back.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from lichen.acceleration.candidates import CandidateSet, Choice, label, with_choice
+from lichen.acceleration.log_ratio import as_ratio
+from lichen.acceleration.racing import (
+    Observed,
+    Rules,
+    Standing,
+    Track,
+    beaten,
+    broken_promise,
+    cost_against,
+    judged,
+)
+from lichen.core.errors import ConfigError
+from lichen.core.interval import Interval
+from lichen.core.measurement import Missing
+
+Evaluate = Callable[[Sequence[CandidateSet], Sequence[str]], Sequence[Observed]]
+"""Runs plain and these candidates on these problems, interleaved; plain's outcome comes first.
+
+A candidate that cannot be run comes back with its ``error``; a plain solution that cannot is
+raised.
+"""
+
+SCREENING_SHARE: Final = 0.6
+"""Part of the budget that screening may use, so that some is left for joining what pays."""
+
+_SCREENING: Final = "screening"
+
+Progress = Callable[[str, float], None]
+"""Told what is run next, and the share of the budget that is used."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """How much may be spent.
+
+    Args:
+        seconds: wall clock; no round is begun that would not end in time, > 0.
+        problems_per_round: >= 1; as many as the most slots that are tried, or more.
+        together: candidates in one round beside plain, >= 2 (all are in memory at once).
+    """
+
+    seconds: float = 600.0
+    problems_per_round: int = 8
+    together: int = 3
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        if not self.seconds > 0 or self.problems_per_round < 1 or self.together < 2:  # noqa: PLR2004 (two are compared)
+            msg = f"seconds > 0, problems_per_round >= 1 and together >= 2: {self}"
+            raise ValueError(msg)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """One measurement: a candidate (or plain, the empty one) in one round."""
+
+    round: int
+    candidate: CandidateSet
+    problems: tuple[str, ...]
+    observed: Observed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Race:
+    """How one candidate fared against what was best then.
+
+    ``ratio`` is its cost over the other's with a 90 % interval, ``quality`` that to plain.
+    """
+
+    stage: str
+    candidate: CandidateSet
+    against: CandidateSet
+    standing: Standing
+    ratio: Interval | Missing
+    quality: Interval | Missing
+    rounds: int
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What the search found, and everything it measured.
+
+    Args:
+        best: the winner; empty if nothing pays.
+        ratio: its cost to plain's, 90 % interval.
+        quality: its quality difference to plain, 90 % interval.
+        contributions: per strategy of the winner, the cost without it over the cost with it.
+        races: in order.
+        looks: every measurement, in order.
+        spent_cpu_s: what the search cost in CPU-seconds, loading included.
+        spent_s: what it took in seconds.
+        pays_after: requests after which that is paid back; missing if nothing is saved.
+        complete: False if the budget ended the search.
+    """
+
+    best: CandidateSet
+    ratio: Interval | Missing
+    quality: Interval | Missing
+    contributions: tuple[tuple[Choice, Interval | Missing], ...]
+    races: tuple[Race, ...]
+    looks: tuple[Look, ...]
+    spent_cpu_s: float
+    spent_s: float
+    pays_after: float | Missing
+    complete: bool
+
+
+def search(  # noqa: PLR0913 (one verb: its values, then its ports by name)
+    evaluate: Evaluate,
+    choices: Sequence[Choice],
+    problems: Sequence[str],
+    *,
+    rules: Rules | None = None,
+    budget: Budget | None = None,
+    seed: int = 0,
+    clock: Callable[[], float] = time.monotonic,
+    progress: Progress = lambda _what, _share: None,
+) -> Found:
+    """Find the cheapest set of strategies that keeps the quality.
+
+    Args:
+        evaluate: see ``Evaluate``.
+        choices: what to screen, see ``default_candidates``.
+        problems: ids of the calibration problems; taken in random order, again from the start
+            when they run out.
+        rules: when a race is decided.
+        budget: what may be spent.
+        seed: of the problems' order.
+        clock: monotonic seconds.
+        progress: see ``Progress``.
+
+    Raises:
+        ConfigError: no problem to calibrate on.
+        LichenError: plain itself cannot be run.
+    """
+    if not problems:
+        raise ConfigError("there is no problem to calibrate on; raise --limit")
+    shuffled = list(problems)
+    random.Random(seed).shuffle(shuffled)  # noqa: S311 (an order is no secret)
+    state = _Search(evaluate, shuffled, rules or Rules(), budget or Budget(), clock, progress)
+    state.screen([(c,) for c in choices])
+    state.forward()
+    state.backward()
+    return state.found()
+
+
+def pays_back(spent_cpu_s: float, plain_cpu_s: float, best_cpu_s: float) -> float | Missing:
+    """Return requests after which what was spent is saved: ``spent / (plain - best)``."""
+    saved = plain_cpu_s - best_cpu_s
+    if saved <= 0:
+        return Missing(reason="nothing is saved per request, so it is never paid back")
+    return spent_cpu_s / saved
+
+
+class _OutOfBudgetError(Exception):
+    """No further round fits; the search ends with what it knows."""
+
+
+@dataclass(slots=True)
+class _Search:
+    evaluate: Evaluate
+    problems: list[str]
+    rules: Rules
+    budget: Budget
+    clock: Callable[[], float]
+    progress: Progress
+    tracks: dict[CandidateSet, Track] = field(default_factory=dict)
+    standings: dict[CandidateSet, Standing] = field(default_factory=dict)
+    errors: dict[CandidateSet, str] = field(default_factory=dict)
+    races: list[Race] = field(default_factory=list)
+    looks: list[Look] = field(default_factory=list)
+    best: CandidateSet = ()
+    complete: bool = True
+    round: int = 0
+    began_s: float = field(default=0.0)
+    longest_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.began_s = self.clock()
+
+    # -- stages --------------------------------------------------------------------------------
+
+    def screen(self, singles: Sequence[CandidateSet]) -> None:
+        """Race all single choices against plain, and settings of one strategy among each other."""
+        alive = list(dict.fromkeys(singles))
+        self.standings = dict.fromkeys(alive, Standing.OPEN)
+        try:
+            while alive:
+                ids = self._next_problems()
+                for start in range(0, len(alive), self.budget.together):
+                    group = alive[start : start + self.budget.together]
+                    self._run(group, ids, _SCREENING)
+                for candidate in alive:
+                    self.standings[candidate] = self._judged(candidate, ())
+                self._drop_beaten()
+                alive = [c for c in alive if self.standings[c] is Standing.OPEN]
+        except _OutOfBudgetError:
+            self.complete = False
+        for candidate in self.standings:
+            self._note(_SCREENING, candidate, (), self.standings[candidate])
+
+    def forward(self) -> None:
+        """Join what pays, the best first; then what was left open."""
+        for choice in self._by_saving():
+            challenger = with_choice(self.best, choice)
+            if not self.best and self.standings[challenger] is Standing.PAYS:
+                self.best = challenger
+                continue
+            standing = self._duel("joining", challenger, self.best)
+            if standing is Standing.PAYS:
+                self.best = challenger
+
+    def backward(self) -> None:
+        """Leave out each strategy once; keep the smaller set where nothing is lost."""
+        for choice in self.best:
+            if len(self.best) == 1:
+                return
+            smaller = tuple(c for c in self.best if c != choice)
+            self._duel("leaving out", smaller, self.best, until=self._missed)
+            if self._may_go(smaller):
+                self.best = smaller
+
+    def found(self) -> Found:
+        """Return the result."""
+        ratio = cost_against(self.tracks, (), self.best) if self.best else None
+        contributions = tuple((c, self._contribution(c)) for c in self.best)
+        spent = math.fsum(math.fsum(k.observed.cpu_s) + k.observed.load_cpu_s for k in self.looks)
+        nothing = Missing(reason="nothing that was tried pays")
+        pays_after: float | Missing = nothing
+        if ratio is not None:
+            plain = statistics.fmean(
+                x for k in self.looks if k.candidate == () for x in k.observed.cpu_s
+            )
+            pays_after = pays_back(spent, plain, plain * math.exp(ratio.value))
+        return Found(
+            best=self.best,
+            ratio=as_ratio(ratio) if ratio is not None else nothing,
+            quality=self.tracks[self.best].quality() if self.best else nothing,
+            contributions=contributions,
+            races=tuple(self.races),
+            looks=tuple(self.looks),
+            spent_cpu_s=spent,
+            spent_s=self.clock() - self.began_s,
+            pays_after=pays_after,
+            complete=self.complete,
+        )
+
+    # -- races ---------------------------------------------------------------------------------
+
+    def _duel(
+        self,
+        stage: str,
+        challenger: CandidateSet,
+        incumbent: CandidateSet,
+        until: Callable[[CandidateSet, CandidateSet], Standing] | None = None,
+    ) -> Standing:
+        """Race two candidates until it is decided; rounds that both ran before count."""
+        judge = until or self._judged
+        standing = judge(challenger, incumbent) if challenger in self.tracks else Standing.OPEN
+        try:
+            while standing is Standing.OPEN:
+                pair = [c for c in (incumbent, challenger) if c]
+                self._run(pair, self._next_problems(), stage)
+                standing = judge(challenger, incumbent)
+        except _OutOfBudgetError:
+            self.complete = False
+        self._note(stage, challenger, incumbent, standing)
+        return standing
+
+    def _judged(self, challenger: CandidateSet, incumbent: CandidateSet) -> Standing:
+        if challenger in self.errors:
+            return Standing.FAILED
+        return judged(self.tracks, challenger, incumbent, self.rules)
+
+    def _missed(self, smaller: CandidateSet, whole: CandidateSet) -> Standing:
+        """Judge a set without one strategy: dearer (it was missed), or not."""
+        if smaller in self.errors:
+            return Standing.FAILED
+        cost = cost_against(self.tracks, whole, smaller)
+        rounds = len(self.tracks[smaller].logs.keys() & self.tracks[whole].logs.keys())
+        if cost is None:
+            return Standing.OPEN
+        needed = -math.log1p(-self.rules.min_gain)
+        if cost.low > 0 and cost.value > needed:
+            return Standing.DEARER
+        if cost.high < needed:
+            return Standing.PAYS
+        return Standing.NO_BETTER if rounds >= self.rules.rounds else Standing.OPEN
+
+    def _may_go(self, smaller: CandidateSet) -> bool:
+        """Whether a strategy is not missed, and the set without it keeps what was promised."""
+        if smaller in self.errors or smaller not in self.tracks:
+            return False
+        track = self.tracks[smaller]
+        kept = broken_promise(track, self.rules) is None
+        good = track.quality().value >= -self.rules.margin
+        return kept and good and self._missed(smaller, self.best) is Standing.PAYS
+
+    def _drop_beaten(self) -> None:
+        for candidate, standing in self.standings.items():
+            if standing in (Standing.OPEN, Standing.PAYS):
+                kin = [
+                    other
+                    for other, how in self.standings.items()
+                    if other[0].strategy == candidate[0].strategy
+                    and how in (Standing.OPEN, Standing.PAYS)
+                ]
+                if candidate in self.tracks and beaten(self.tracks, candidate, kin):
+                    self.standings[candidate] = Standing.BEATEN
+
+    def _by_saving(self) -> list[Choice]:
+        """Return choices worth joining: those that pay by what they saved, then those left open."""
+
+        def saving(candidate: CandidateSet) -> tuple[bool, float]:
+            cost = cost_against(self.tracks, (), candidate)
+            pays = self.standings[candidate] is Standing.PAYS
+            return not pays, cost.value if cost is not None else 0.0
+
+        worth = [
+            c
+            for c, how in self.standings.items()
+            if c in self.tracks and (how is Standing.PAYS or self._undecided(c, how))
+        ]
+        return [c[0] for c in sorted(worth, key=saving)]
+
+    def _undecided(self, candidate: CandidateSet, how: Standing) -> bool:
+        """Whether a candidate's interval still holds a saving: together with others it may pay."""
+        if how not in (Standing.OPEN, Standing.NO_BETTER) or not self.best_known:
+            return False
+        cost = cost_against(self.tracks, (), candidate)
+        return cost is not None and cost.value < 0
+
+    @property
+    def best_known(self) -> bool:
+        """Whether something pays alone, so that joining has something to join to."""
+        return Standing.PAYS in self.standings.values()
+
+    def _contribution(self, choice: Choice) -> Interval | Missing:
+        smaller = tuple(c for c in self.best if c != choice)
+        if smaller and smaller not in self.tracks:
+            return Missing(reason="the budget ended before it was left out once")
+        cost = cost_against(self.tracks, self.best, smaller)
+        if cost is None:
+            return Missing(reason="the budget ended before it was left out once")
+        return as_ratio(cost)
+
+    # -- running -------------------------------------------------------------------------------
+
+    def _next_problems(self) -> tuple[str, ...]:
+        size = min(self.budget.problems_per_round, len(self.problems))
+        start = self.round * size
+        self.round += 1
+        return tuple(self.problems[(start + i) % len(self.problems)] for i in range(size))
+
+    def _run(self, group: Sequence[CandidateSet], ids: tuple[str, ...], stage: str) -> None:
+        used_s = self.clock() - self.began_s
+        share = SCREENING_SHARE if stage == _SCREENING else 1.0
+        if used_s + self.longest_s > self.budget.seconds * share:
+            raise _OutOfBudgetError
+        names = ", ".join(label(c) for c in group)
+        self.progress(f"{stage}: {names}", min(1.0, used_s / self.budget.seconds))
+        started_s = self.clock()
+        plain, *others = self.evaluate(group, ids)
+        self.longest_s = max(self.longest_s, self.clock() - started_s)
+        self.looks.append(Look(round=self.round, candidate=(), problems=ids, observed=plain))
+        for candidate, seen in zip(group, others, strict=True):
+            self.looks.append(
+                Look(round=self.round, candidate=candidate, problems=ids, observed=seen)
+            )
+            if seen.error:
+                self.errors[candidate] = seen.error
+            else:
+                self.tracks.setdefault(candidate, Track()).add(self.round, ids, plain, seen)
+
+    def _note(
+        self, stage: str, candidate: CandidateSet, against: CandidateSet, standing: Standing
+    ) -> None:
+        track = self.tracks.get(candidate)
+        cost = cost_against(self.tracks, against, candidate) if track or not candidate else None
+        unseen = Missing(reason=self.errors.get(candidate) or "the budget ended before it ran")
+        self.races.append(
+            Race(
+                stage=stage,
+                candidate=candidate,
+                against=against,
+                standing=standing,
+                ratio=as_ratio(cost) if cost is not None else unseen,
+                quality=track.quality() if track is not None else unseen,
+                rounds=len(track.logs) if track is not None else 0,
+                detail=self.errors.get(candidate, ""),
+            )
+        )

@@ -1,0 +1,277 @@
+"""The search over strategies, on surfaces whose best point is known."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from lichen.acceleration import STRATEGIES
+from lichen.acceleration.candidates import (
+    LAYERS,
+    TABLE,
+    CandidateSet,
+    Choice,
+    default_candidates,
+    label,
+    ordered,
+    with_choice,
+)
+from lichen.acceleration.racing import Observed, Rules, Standing, Track, cost_against
+from lichen.acceleration.search import Budget, Evaluate, Found, pays_back, search
+from lichen.acceleration.strategy import StrategyContext
+from lichen.core.errors import ConfigError
+from lichen.core.interval import Interval
+from lichen.core.measurement import Missing
+from lichen.testing.clock import FakeClock
+
+PROBLEMS = [f"p{i}" for i in range(40)]
+
+
+class Surface:
+    """An ``Evaluate`` whose costs multiply by strategy, with drift, noise and a wall clock."""
+
+    def __init__(
+        self,
+        factors: dict[str, float],
+        *,
+        lost: dict[str, float] | None = None,
+        latency: dict[str, float] | None = None,
+        broken: Sequence[str] = (),
+        noise: float = 0.01,
+        clash: Callable[[set[str]], float] = lambda _: 1.0,
+    ) -> None:
+        self.factors = factors
+        self.lost = lost or {}
+        self.latency = latency or {}
+        self.broken = broken
+        self.noise = noise
+        self.clash = clash
+        self.rng = random.Random(7)
+        self.clock = FakeClock()
+        self.calls: list[tuple[CandidateSet, ...]] = []
+        self.paid = 0.0
+
+    def __call__(
+        self, candidates: Sequence[CandidateSet], problems: Sequence[str]
+    ) -> Sequence[Observed]:
+        """Run plain and the candidates."""
+        self.calls.append(tuple(candidates))
+        drift = self.rng.uniform(1.0, 3.0)
+        return [self._seen(c, problems, drift) for c in ((), *candidates)]
+
+    def _seen(self, candidate: CandidateSet, problems: Sequence[str], drift: float) -> Observed:
+        names = [c.label for c in candidate]
+        if set(names) & set(self.broken):
+            return Observed(error="it cannot be loaded")
+        factor = math.prod(self.factors[n] for n in names) * self.clash(set(names))
+        cost = drift * factor * math.exp(self.rng.gauss(0, self.noise))
+        lost = sum(self.lost.get(n, 0.0) for n in names)
+        wrong = {p for p in problems if random.Random(p).random() < lost}
+        self.clock.advance(cost * len(problems))
+        self.paid += cost * len(problems) + 0.5
+        return Observed(
+            quality=tuple(0.0 if p in wrong else 1.0 for p in problems),
+            cpu_s=(cost,) * len(problems),
+            latency_s=(math.prod(self.latency.get(n, 1.0) for n in names),) * len(problems),
+            load_cpu_s=0.5,
+        )
+
+
+def found(surface: Surface, *, seconds: float = 1e6, **rules: float) -> Found:
+    """Search the surface's own strategies."""
+    choices = [Choice(strategy=n) for n in surface.factors]
+    evaluate: Evaluate = surface
+    return search(
+        evaluate,
+        choices,
+        PROBLEMS,
+        rules=Rules(**rules),  # type: ignore[arg-type]
+        budget=Budget(seconds=seconds, problems_per_round=8),
+        clock=surface.clock,
+    )
+
+
+def standing(result: Found, name: str) -> Standing:
+    """How a strategy ended its screening."""
+    for race in result.races:
+        if race.stage == "screening" and race.candidate == (Choice(strategy=name),):
+            return race.standing
+    raise KeyError(name)
+
+
+def test_search_finds_the_optimum() -> None:
+    """All that pays is joined, nothing that does not, and the ratio's interval holds the truth."""
+    surface = Surface({"a": 0.5, "b": 0.8, "c": 1.1, "d": 2.0, "e": 1.0})
+    result = found(surface)
+    assert {c.strategy for c in result.best} == {"a", "b"}
+    assert isinstance(result.ratio, Interval)
+    assert result.ratio.value == pytest.approx(0.4, rel=0.05)
+    assert result.complete
+    parts = {c.strategy: r for c, r in result.contributions}
+    assert isinstance(parts["a"], Interval)
+    assert isinstance(parts["b"], Interval)
+    assert parts["a"].value == pytest.approx(2.0, rel=0.05)
+    assert parts["b"].value == pytest.approx(1.25, rel=0.05)
+
+
+def test_search_is_no_grid() -> None:
+    """Eight strategies are sorted out in far fewer looks than the 256 sets there are."""
+    surface = Surface({chr(97 + i): f for i, f in enumerate([0.5, 0.7, 0.9] + [1.3] * 5)})
+    result = found(surface)
+    assert {c.strategy for c in result.best} == {"a", "b", "c"}
+    assert len({look.candidate for look in result.looks}) < 20
+    assert sum(len(group) for group in surface.calls) < 60
+
+
+def test_search_drops_what_is_dominated_at_the_first_look() -> None:
+    """A candidate that is far behind is looked at once."""
+    result = found(Surface({"a": 0.5, "slow": 3.0}))
+    assert standing(result, "slow") is Standing.DEARER
+    assert sum(look.candidate == (Choice(strategy="slow"),) for look in result.looks) == 1
+
+
+def test_search_rejects_what_is_cheap_but_worse() -> None:
+    """A strategy that halves the cost and loses a third of the answers is not taken."""
+    result = found(Surface({"cheat": 0.3, "b": 0.8}, lost={"cheat": 0.33}), margin=0.02)
+    assert {c.strategy for c in result.best} == {"b"}
+    assert standing(result, "cheat") is Standing.WORSE
+
+
+def test_search_margin_is_the_users() -> None:
+    """The same strategy is taken if the user allows that much."""
+    result = found(Surface({"cheat": 0.3}, lost={"cheat": 0.2}), margin=0.6)
+    assert {c.strategy for c in result.best} == {"cheat"}
+
+
+def test_search_keeps_the_latency_bound() -> None:
+    """What is cheap but slower than the bound is not taken."""
+    surface = Surface({"batch": 0.4, "b": 0.8}, latency={"batch": 5.0})
+    assert {c.strategy for c in found(surface, max_latency_s=2.0).best} == {"b"}
+
+
+def test_search_leaves_out_what_another_makes_useless() -> None:
+    """A strategy that pays alone but nothing on top of the winner is not kept."""
+    both = {"a", "b"}
+    surface = Surface({"a": 0.5, "b": 0.6}, clash=lambda n: 1 / 0.6 if n >= both else 1.0)
+    assert {c.strategy for c in found(surface).best} == {"a"}
+
+
+def test_search_says_when_nothing_pays() -> None:
+    """Where every strategy costs more, plain stays and nothing is promised."""
+    result = found(Surface({"a": 1.2, "b": 1.05}))
+    assert result.best == ()
+    assert isinstance(result.ratio, Missing)
+    assert isinstance(result.pays_after, Missing)
+
+
+def test_search_pays_its_own_bill() -> None:
+    """Its cost is the sum of all that was run, loading included; N* follows from it."""
+    surface = Surface({"a": 0.5}, noise=0.0)
+    result = found(surface)
+    assert result.spent_cpu_s == pytest.approx(surface.paid)
+    plain = [x for k in result.looks if k.candidate == () for x in k.observed.cpu_s]
+    mean = sum(plain) / len(plain)
+    assert result.pays_after == pytest.approx(surface.paid / (mean - 0.5 * mean), rel=0.01)
+
+
+def test_search_stops_within_its_budget() -> None:
+    """The budget is overrun by no more than one round, and the result says it is not complete."""
+    surface = Surface({"a": 0.5, "b": 0.8, "c": 0.9})
+    result = found(surface, seconds=150.0)
+    assert not result.complete
+    assert result.spent_s <= 150.0
+
+
+def test_search_survives_a_candidate_that_cannot_run() -> None:
+    """What cannot be loaded is reported with the reason; the rest goes on."""
+    result = found(Surface({"a": 0.5, "bad": 0.1}, broken=["bad"]))
+    assert {c.strategy for c in result.best} == {"a"}
+    failed = [r for r in result.races if r.standing is Standing.FAILED]
+    assert [r.detail for r in failed] == ["it cannot be loaded"]
+
+
+def test_search_keeps_one_setting_of_a_strategy() -> None:
+    """Of two settings of a strategy the cheaper one wins; they are never joined."""
+    few, many = (Choice(strategy="concurrency", options=(("slots", n),)) for n in (4, 8))
+    surface = Surface({few.label: 0.7, many.label: 0.5})
+    result = search(surface, [few, many], PROBLEMS, budget=Budget(seconds=1e6), clock=surface.clock)
+    assert result.best == (many,)
+
+
+def test_search_needs_problems() -> None:
+    """Without a problem there is nothing to calibrate on."""
+    with pytest.raises(ConfigError, match="no problem"):
+        search(Surface({"a": 0.5}), [Choice(strategy="a")], [])
+
+
+def test_break_even_is_a_division() -> None:
+    """100 CPU-seconds spent and 2 saved per request are back after 50."""
+    assert pays_back(100.0, 3.0, 1.0) == 50.0
+    assert isinstance(pays_back(100.0, 1.0, 1.0), Missing)
+
+
+def test_tracks_compare_over_common_rounds_only() -> None:
+    """Two candidates are held against each other where both ran, whatever drift did elsewhere."""
+    a, b = (Choice(strategy="a"),), (Choice(strategy="b"),)
+    one, two = Track(logs={1: 0.0, 2: 5.0}), Track(logs={1: -0.7, 3: 9.0})
+    cost = cost_against({a: one, b: two}, a, b)
+    assert cost is not None
+    assert cost.value == pytest.approx(-0.7)
+
+
+def test_quality_interval_does_not_trust_few_agreements() -> None:
+    """Eight problems that agree do not prove a difference below two points."""
+    track = Track(differences={str(i): [0.0] for i in range(8)})
+    assert track.quality().value == 0.0
+    assert track.quality().low < -0.02
+
+
+def test_a_problem_asked_twice_counts_once() -> None:
+    """Asking again does not make an interval narrower."""
+    once = Track(differences={"p": [1.0], "q": [0.0]})
+    twice = Track(differences={"p": [1.0, 1.0], "q": [0.0, 0.0]})
+    assert once.quality() == twice.quality()
+
+
+@pytest.mark.parametrize("name", sorted(STRATEGIES.names()))
+def test_table_of_layers_is_true(name: str) -> None:
+    """The layers that the search orders by are those of the strategies themselves."""
+    options: dict[str, dict[str, object]] = {
+        "answer_cache": {"model": "m"},
+        "cascade": {"levels": [{"model": "m"}], "signal": "confidence"},
+    }
+    if name == "stop_when_passing":
+        from lichen.testing.in_process_sandbox import InProcessSandbox
+
+        context = StrategyContext(sandbox=InProcessSandbox())
+    else:
+        context = StrategyContext()
+    assert STRATEGIES.get(name)(options.get(name, {}), context).layer is LAYERS[name]
+
+
+def test_table_has_no_repeats_and_known_names() -> None:
+    """Each choice is registered and listed once."""
+    assert len(set(TABLE)) == len(TABLE)
+    assert {c.strategy for c in TABLE} <= set(STRATEGIES.names())
+
+
+def test_candidates_leave_alone_what_the_solution_has() -> None:
+    """Strategies that the solution lists are not searched; named models add candidates."""
+    names = {c.strategy for c in default_candidates(present=["concurrency"], first="small")}
+    assert "concurrency" not in names
+    assert "cascade" in names
+    assert "cascade" not in {c.strategy for c in default_candidates()}
+    drafts = [c for c in default_candidates(draft="tiny") if ("draft", "tiny") in c.options]
+    assert len(drafts) == 1
+
+
+def test_candidates_are_ordered_from_the_engine_outwards() -> None:
+    """Whatever order choices come in, the engine's own are innermost."""
+    names = ["cascade", "stop_when_complete", "concurrency"]
+    made = ordered(Choice(strategy=n) for n in names)
+    assert [c.strategy for c in made] == names[::-1]
+    replaced = with_choice(made, Choice(strategy="concurrency", options=(("slots", 8),)))
+    assert label(replaced) == "concurrency(slots=8) + stop_when_complete + cascade"
