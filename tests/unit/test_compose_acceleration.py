@@ -1,0 +1,195 @@
+"""Candidates as solutions, measured by the real benchmark on an engine whose costs are known."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from lichen.acceleration.candidates import Choice
+from lichen.acceleration.search import Budget, search
+from lichen.benchmark.tasks import TaskContext
+from lichen.benchmark.tasks.humaneval import make as make_humaneval
+from lichen.catalog import Catalog
+from lichen.compose import build
+from lichen.compose.acceleration import (
+    BenchmarkEvaluate,
+    base_of,
+    cpu_bill,
+    halves,
+    runner,
+    solution_of,
+    verification,
+)
+from lichen.compose.solution_file import check_writable, solution_text, write_solution
+from lichen.compose.spec import EngineSpec, RunSpec, SolutionSpec, StrategySpec, TaskSpec, load
+from lichen.core.errors import ConfigError, EngineError, LichenError
+from lichen.core.model import ModelArtifact
+from lichen.testing.clock import FakeClock
+from lichen.testing.costed_engine import ClockMeter, CostedEngine, Costs
+from lichen.testing.in_process_sandbox import InProcessSandbox
+from lichen.testing.task_data import HUMANEVAL_ROWS, write_rows
+
+FOUR = Choice(strategy="concurrency", options=(("slots", 4),))
+SEVEN = Choice(strategy="concurrency", options=(("slots", 7),))
+STOP = Choice(strategy="stop_when_complete")
+COSTED = SolutionSpec(name="mine", engine=EngineSpec(name="costed"))
+
+
+def surface(options: Mapping[str, object]) -> Costs:
+    """Four slots cost half; seven cannot be had."""
+    if options.get("slots") == 7:
+        raise EngineError("seven slots do not fit")
+    return Costs(decode_s=0.005 if options.get("slots") == 4 else 0.01, prefill_s=0.0)
+
+
+@pytest.fixture
+def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunSpec:
+    """A spec whose engine, sandbox, meter and data are fakes; all else is real."""
+    cpu = FakeClock()
+
+    def engine(_model: ModelArtifact | None, options: Mapping[str, object]) -> CostedEngine:
+        return CostedEngine(surface, options, cpu=cpu)
+
+    rows = [{**HUMANEVAL_ROWS[0], "task_id": f"HumanEval/{i}"} for i in range(12)]
+    data = write_rows(tmp_path / "data.jsonl", rows)
+
+    def task(_spec: TaskSpec, _catalog: Catalog, sandbox: InProcessSandbox) -> object:
+        return make_humaneval(TaskContext(data_path=data, data_sha256="0" * 64, sandbox=sandbox))
+
+    monkeypatch.setenv("LICHEN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(build, "MODEL_FREE_ENGINES", frozenset({"costed"}))
+    monkeypatch.setattr(build, "ENGINES", {"costed": engine})
+    monkeypatch.setattr(build, "open_meter", lambda: ClockMeter(cpu))
+    for module in ("lichen.compose.build", "lichen.compose.acceleration"):
+        monkeypatch.setattr(f"{module}.open_sandbox", lambda **_: InProcessSandbox())
+        monkeypatch.setattr(f"{module}.make_task", task)
+    return RunSpec(solutions=(COSTED,), idle_s=0.0)
+
+
+@pytest.fixture
+def evaluate(spec: RunSpec, tmp_path: Path) -> BenchmarkEvaluate:
+    """The port over that spec."""
+    catalog = Catalog(cache_dir=tmp_path, mirror_dirs=(), offline=True)
+    run_it = runner(store_url=f"sqlite:///{tmp_path}/runs.sqlite", catalog=catalog)
+    return BenchmarkEvaluate(spec=spec, run_it=run_it)
+
+
+def test_halves_are_even_and_odd(spec: RunSpec, tmp_path: Path) -> None:
+    """Calibration takes the even problems, verification the odd ones; a limit holds for each."""
+    catalog = Catalog(cache_dir=tmp_path, mirror_dirs=(), offline=True)
+    both = halves(spec, catalog)
+    assert [int(i.split("/")[1]) % 2 for i in both.calibration] == [0] * 6
+    assert [int(i.split("/")[1]) % 2 for i in both.verification] == [1] * 6
+    few = halves(spec.model_copy(update={"task": TaskSpec(limit=2)}), catalog)
+    assert (len(few.calibration), len(few.verification)) == (2, 2)
+
+
+def test_evaluate_measures_plain_and_candidates_in_one_run(evaluate: BenchmarkEvaluate) -> None:
+    """Plain comes first, and a candidate that costs half is seen to cost half."""
+    ids = ["HumanEval/0", "HumanEval/2"]
+    plain, four = evaluate([(FOUR,)], ids)
+    assert sum(four.cpu_s) == pytest.approx(sum(plain.cpu_s) / 2)
+    assert len(four.quality) == len(four.latency_s) == 2
+    assert len(evaluate.run_ids) == 1
+
+
+def test_evaluate_sorts_out_what_cannot_be_loaded(evaluate: BenchmarkEvaluate) -> None:
+    """A broken candidate comes back with its reason; the others are measured all the same."""
+    plain, broken, four = evaluate([(SEVEN,), (FOUR,)], ["HumanEval/0", "HumanEval/2"])
+    assert "seven slots" in broken.error
+    assert sum(four.cpu_s) == pytest.approx(sum(plain.cpu_s) / 2)
+
+
+def test_evaluate_raises_if_plain_does_not_work(evaluate: BenchmarkEvaluate) -> None:
+    """A solution that cannot be run at all is no candidate's fault."""
+    broken = COSTED.model_copy(
+        update={"engine": EngineSpec.model_validate({"name": "costed", "slots": 7})}
+    )
+    evaluate.spec = evaluate.spec.model_copy(update={"solutions": (broken,)})
+    with pytest.raises(LichenError, match="seven slots"):
+        evaluate([(STOP,)], ["HumanEval/0"])
+
+
+def test_search_over_the_benchmark_finds_what_pays(
+    evaluate: BenchmarkEvaluate, spec: RunSpec, tmp_path: Path
+) -> None:
+    """From spec to verified result: the search finds the cheap setting, the other half shows it."""
+    even = [f"HumanEval/{i}" for i in range(0, 12, 2)]
+    result = search(
+        evaluate, [SEVEN, FOUR, STOP], even, budget=Budget(seconds=1e6, problems_per_round=2)
+    )
+    assert result.best == (FOUR,)
+    proof = verification(spec, result.best, ["HumanEval/1", "HumanEval/3"], ablation=True)
+    stored = evaluate.run_it(proof)
+    assert [s.name for s in stored.run.solutions] == ["plain", "green"]
+    assert set(stored.run.problem_ids) == {"HumanEval/1", "HumanEval/3"}
+    assert cpu_bill(stored) > 0
+
+
+def test_verification_can_leave_out_each_strategy() -> None:
+    """Ablation rows are green without one strategy each."""
+    spec = RunSpec(solutions=(COSTED,))
+    proof = verification(spec, (FOUR, STOP), ["p"], ablation=True)
+    assert [(s.name, [t.name for t in s.strategies]) for s in proof.solutions] == [
+        ("plain", []),
+        ("green", ["concurrency", "stop_when_complete"]),
+        ("green without concurrency", ["stop_when_complete"]),
+        ("green without stop_when_complete", ["concurrency"]),
+    ]
+
+
+def test_solution_keeps_its_own_strategies() -> None:
+    """What the user configured stays as it is, and new strategies go where their layer is."""
+    own = COSTED.model_copy(
+        update={"strategies": (StrategySpec.model_validate({"name": "answer_cache", "typed": 8}),)}
+    )
+    made = solution_of(own, (FOUR,), "green")
+    assert [s.name for s in made.strategies] == ["concurrency", "answer_cache"]
+    assert made.strategies[1].options == {"typed": 8}
+
+
+def test_cascade_asks_the_named_model_first() -> None:
+    """The solution's own model becomes the second level, with the same inner strategies."""
+    base = SolutionSpec(name="big", model="big-model")
+    cascade = Choice(strategy="cascade", options=(("first", "small-model"),))
+    made = solution_of(base, (STOP, cascade), "green")
+    assert made.model == "small-model"
+    level = made.strategies[1].options["levels"][0]
+    assert level["model"] == "big-model"
+    assert [s["name"] for s in level["strategies"]] == ["stop_when_complete"]
+
+
+def test_written_solution_is_read_back(tmp_path: Path) -> None:
+    """A green file, cascade levels and odd names included, is the same solution when loaded."""
+    base = SolutionSpec(name="b", model='a "quoted"\\name\x7f')
+    cascade = Choice(strategy="cascade", options=(("first", "small"),))
+    made = solution_of(base, (FOUR, STOP, cascade), "green")
+    path = tmp_path / "green.toml"
+    write_solution(path, made, ["two\nlines stay one comment"])
+    assert load([path]).solutions == (made,)
+    assert solution_text(made).count("[[strategies]]") == 3
+
+
+def test_foreign_files_are_not_overwritten(tmp_path: Path) -> None:
+    """A file that somebody else wrote is refused; one's own is replaced."""
+    path = tmp_path / "green.toml"
+    write_solution(path, COSTED)
+    write_solution(path, COSTED)
+    path.write_text('model = "theirs"\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match="choose another path"):
+        check_writable(path)
+    with pytest.raises(ConfigError, match="folder does not exist"):
+        check_writable(tmp_path / "no" / "green.toml")
+    assert tomllib.loads(path.read_text(encoding="utf-8"))["model"] == "theirs"
+
+
+def test_only_one_solution_that_runs_here_is_accelerated() -> None:
+    """Several solutions, or one that computes elsewhere, are refused with the reason."""
+    with pytest.raises(ConfigError, match="one solution"):
+        base_of(RunSpec(solutions=(COSTED, COSTED)))
+    remote = SolutionSpec(name="far", model="m", engine=EngineSpec(name="openai_http"))
+    with pytest.raises(ConfigError, match="outside this process"):
+        base_of(RunSpec(solutions=(remote,)))
