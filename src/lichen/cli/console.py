@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from rich.console import Console, RenderableType
 
+_WORTH_A_LINE = 5_000_000
+"""Bytes below which a download is over before anybody wonders."""
+
 
 @cache
 def out() -> Console:
@@ -109,16 +112,17 @@ def progress(label: str, total: float | None) -> Iterator[Callable[[float, str],
 def download_progress() -> Callable[[str, int, int | None], None]:
     """Return a catalog's progress callback ``(name, bytes so far, bytes in all)``.
 
-    It prints a line at the start and at each tenth on stderr; the first call of a name starts it.
+    It prints a line on stderr at the start and at each quarter of files that take a while.
     """
     shown: dict[str, int] = {}
 
     def report(name: str, done: int, total: int | None) -> None:
-        tenth = int(10 * done / total) if total else 0
-        if shown.get(name, -1) < tenth:
-            shown[name] = tenth
-            size = f" of {total / 1e6:,.0f} MB" if total else ""
-            note(f"fetching {name}: {done / 1e6:,.0f}{size}")
+        if total is None or total < _WORTH_A_LINE:
+            return
+        quarter = int(4 * done / total)
+        if shown.get(name, -1) < quarter:
+            shown[name] = quarter
+            note(f"fetching {name}: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB")
 
     return report
 

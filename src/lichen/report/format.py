@@ -46,6 +46,10 @@ class Unit:
 PLAIN: Final = Unit(symbol="")
 
 
+_SHARP = 0.002
+"""Relative width under which the third figure does not move."""
+
+
 def _ladder(*steps: tuple[str, float]) -> tuple[Unit, ...]:
     return tuple(Unit(symbol=symbol, size=size) for symbol, size in steps)
 
@@ -105,6 +109,11 @@ def unit_for(dimension: Dimension, values: Iterable[Priced]) -> Unit:
     return fitting[-1] if fitting else ladder[0]
 
 
+def sharp(value: Interval) -> bool:
+    """Whether a range would tell nothing beside three figures: it is narrower than they resolve."""
+    return value.is_exact or value.width < _SHARP * abs(value.value)
+
+
 def decimals(value: Interval) -> int:
     """Return how many decimals an interval deserves; see the module."""
     spread = value.width
@@ -113,7 +122,7 @@ def decimals(value: Interval) -> int:
     size = value.value if not math.isinf(value.value) else value.low
     if not size or math.isinf(size):
         return _places(spread, 2) if spread and not math.isinf(spread) else 0
-    if not spread:
+    if not spread or sharp(value):
         return _places(size, 3)
     return min(max(_places(spread, 2), _places(size, 2)), _places(size, 4))
 
@@ -137,10 +146,10 @@ def significant(value: float, figures: int = 3) -> str:
 
 
 def interval(value: Interval) -> str:
-    """Write ``0.56 [0.48, 0.63]``; an exact value has no brackets."""
+    """Write ``0.56 [0.48, 0.63]``; a value that is exact to the figures shown has no brackets."""
     d = decimals(value)
     best = number(value.value, d)
-    if value.is_exact:
+    if sharp(value):
         return best
     return f"{best} [{number(value.low, d)}, {number(value.high, d)}]"
 
@@ -148,12 +157,12 @@ def interval(value: Interval) -> str:
 def parts(value: Interval) -> tuple[str, str]:
     """Write the best estimate and ``low-high`` (with an en dash) apart; "" when exact."""
     d = decimals(value)
-    return number(value.value, d), "" if value.is_exact else _span(value, d)
+    return number(value.value, d), "" if sharp(value) else _span(value, d)
 
 
 def span(value: Interval) -> str:
     """Write ``12-48`` (with an en dash): a range without a best estimate, two figures each."""
-    if value.is_exact:
+    if sharp(value):
         return significant(value.value)
     return f"{significant(value.low, 2)}{EN_DASH}{significant(value.high, 2)}"
 
