@@ -212,7 +212,7 @@ def _ratio(ratio: CostRatio | None, basis: Basis) -> tuple[Cell, str]:
 def _systematic(cost: Cost, basis: Basis) -> Interval | None:
     """Return the systematic range for a basis; the summary gives it per solved task."""
     found = cost.systematic
-    if isinstance(found, Missing) or found.is_exact or math.isinf(found.value):
+    if isinstance(found, Missing) or fmt.sharp(found) or math.isinf(found.value):
         return None
     if basis is Basis.SOLVED:
         return found

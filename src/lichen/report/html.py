@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lichen.core.errors import MissingDependencyError
 from lichen.core.interval import Interval
+from lichen.core.measurement import Missing
 from lichen.core.record import RunRecord, RunState, SampleRecord
 from lichen.core.summary import Comparison, Dimension, SolutionSummary, Summary
 from lichen.report import cells, facts, figures, terminal
@@ -166,12 +167,16 @@ def _split(c: Comparison) -> tuple[str, list[str]]:
 
 
 def _price(s: SolutionSummary) -> str:
+    """Return what a solved task costs; a modelled energy is only ever its range."""
     for dimension in (Dimension.ENERGY, Dimension.CPU_TIME):
         cost = cells.cost_of(s, dimension)
-        if isinstance(cost.per_solved, Interval) and not math.isinf(cost.per_solved.value):
-            unit = fmt.unit_for(dimension, [cost.per_solved])
-            amount = fmt.interval(unit.interval(cost.per_solved))
-            return f", at {amount} {unit.symbol} per solved task"
+        if isinstance(cost.per_solved, Missing) or math.isinf(cost.per_solved.value):
+            continue
+        unit = fmt.unit_for(dimension, [cost.per_solved])
+        if isinstance(cost.systematic, Interval) and not fmt.sharp(cost.systematic):
+            span = fmt.span(unit.interval(cost.systematic))
+            return f", at {span} {unit.symbol} ({cost.method}) per solved task"
+        return f", at {fmt.interval(unit.interval(cost.per_solved))} {unit.symbol} per solved task"
     return ""
 
 
