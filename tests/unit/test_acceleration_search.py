@@ -275,3 +275,12 @@ def test_candidates_are_ordered_from_the_engine_outwards() -> None:
     assert [c.strategy for c in made] == names[::-1]
     replaced = with_choice(made, Choice(strategy="concurrency", options=(("slots", 8),)))
     assert label(replaced) == "concurrency(slots=8) + stop_when_complete + cascade"
+
+
+def test_search_gives_doubtful_quality_more_looks() -> None:
+    """One unlucky answer does not drop what is cheaper: quality gets more looks than cost."""
+    surface = Surface({"a": 0.5}, lost={"a": 0.04}, noise=0.0)
+    unlucky = sum(random.Random(p).random() < 0.04 for p in PROBLEMS)
+    result = found(surface, margin=(unlucky + 0.5) / len(PROBLEMS))
+    assert unlucky > 0
+    assert {c.strategy for c in result.best} == {"a"}

@@ -10,10 +10,7 @@ import pytest
 
 from lichen.acceleration.candidates import Choice
 from lichen.acceleration.search import Budget, search
-from lichen.benchmark.tasks import TaskContext
-from lichen.benchmark.tasks.humaneval import make as make_humaneval
 from lichen.catalog import Catalog
-from lichen.compose import build
 from lichen.compose.acceleration import (
     BenchmarkEvaluate,
     base_of,
@@ -26,11 +23,8 @@ from lichen.compose.acceleration import (
 from lichen.compose.solution_file import check_writable, solution_text, write_solution
 from lichen.compose.spec import EngineSpec, RunSpec, SolutionSpec, StrategySpec, TaskSpec, load
 from lichen.core.errors import ConfigError, EngineError, LichenError
-from lichen.core.model import ModelArtifact
-from lichen.testing.clock import FakeClock
-from lichen.testing.costed_engine import ClockMeter, CostedEngine, Costs
-from lichen.testing.in_process_sandbox import InProcessSandbox
-from lichen.testing.task_data import HUMANEVAL_ROWS, write_rows
+from lichen.testing.costed_engine import Costs
+from lichen.testing.costed_world import install
 
 FOUR = Choice(strategy="concurrency", options=(("slots", 4),))
 SEVEN = Choice(strategy="concurrency", options=(("slots", 7),))
@@ -47,25 +41,9 @@ def surface(options: Mapping[str, object]) -> Costs:
 
 @pytest.fixture
 def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunSpec:
-    """A spec whose engine, sandbox, meter and data are fakes; all else is real."""
-    cpu = FakeClock()
-
-    def engine(_model: ModelArtifact | None, options: Mapping[str, object]) -> CostedEngine:
-        return CostedEngine(surface, options, cpu=cpu)
-
-    rows = [{**HUMANEVAL_ROWS[0], "task_id": f"HumanEval/{i}"} for i in range(12)]
-    data = write_rows(tmp_path / "data.jsonl", rows)
-
-    def task(_spec: TaskSpec, _catalog: Catalog, sandbox: InProcessSandbox) -> object:
-        return make_humaneval(TaskContext(data_path=data, data_sha256="0" * 64, sandbox=sandbox))
-
+    """A spec in a world whose costs are known."""
     monkeypatch.setenv("LICHEN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(build, "MODEL_FREE_ENGINES", frozenset({"costed"}))
-    monkeypatch.setattr(build, "ENGINES", {"costed": engine})
-    monkeypatch.setattr(build, "open_meter", lambda: ClockMeter(cpu))
-    for module in ("lichen.compose.build", "lichen.compose.acceleration"):
-        monkeypatch.setattr(f"{module}.open_sandbox", lambda **_: InProcessSandbox())
-        monkeypatch.setattr(f"{module}.make_task", task)
+    install(monkeypatch.setattr, surface, tmp_path)
     return RunSpec(solutions=(COSTED,), idle_s=0.0)
 
 

@@ -75,12 +75,15 @@ class Rules:
         max_latency_s: bound for ``LATENCY_SHARE`` of the answers; None for no bound.
         min_gain: least saving worth a strategy, in [0, 1).
         rounds: looks at a candidate at most, >= 2.
+        quality_rounds: the same for one that is cheaper, while its quality is in doubt; quality
+            needs more answers than cost does.
     """
 
     margin: float = 0.02
     max_latency_s: float | None = None
     min_gain: float = 0.02
     rounds: int = 4
+    quality_rounds: int = 10
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -171,11 +174,11 @@ def judged(
     last = shared >= rules.rounds
     needed = math.log1p(-rules.min_gain)
     cheaper = cost.high < needed or (last and cost.value < needed and cost.high < 0)
-    if cheaper and tracks[challenger].quality().value >= -rules.margin:
-        return Standing.PAYS
-    if last:
-        return Standing.WORSE if cheaper else Standing.NO_BETTER
-    return Standing.OPEN if cost.low <= needed else Standing.NO_BETTER
+    if cheaper:
+        if tracks[challenger].quality().value >= -rules.margin:
+            return Standing.PAYS
+        return Standing.WORSE if shared >= rules.quality_rounds else Standing.OPEN
+    return Standing.NO_BETTER if last or cost.low > needed else Standing.OPEN
 
 
 def broken_promise(track: Track, rules: Rules, *, early: bool = False) -> Standing | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import webbrowser
-from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -11,6 +10,7 @@ import click
 from lichen.benchmark.run import run as run_benchmark
 from lichen.benchmark.summarise import summarise
 from lichen.cli import console, stored
+from lichen.cli.observing import Advancing
 from lichen.compose.build import Workbench, make_catalog, workbench
 from lichen.compose.settings import region as default_region
 from lichen.compose.settings import store_url
@@ -85,21 +85,6 @@ def command(  # noqa: PLR0913 (one parameter per documented option)
             webbrowser.open(written.resolve().as_uri())
 
 
-class _Progress:
-    """Shows how a run goes; implements ``benchmark.run.Observer``."""
-
-    def __init__(self, advance: Callable[[float, str], None]) -> None:
-        self._advance = advance
-
-    def stage(self, text: str) -> None:
-        """Show what begins."""
-        self._advance(0, text)
-
-    def advanced(self, attempts: int, text: str) -> None:
-        """Move the bar."""
-        self._advance(attempts, text)
-
-
 def _run(bench: Workbench) -> RunRecord:
     total = len(bench.head.problem_ids) * bench.plan.samples * len(bench.solutions)
     verb = "resuming" if bench.resume else "run"
@@ -112,6 +97,6 @@ def _run(bench: Workbench) -> RunRecord:
             plan=bench.plan,
             meter=bench.meter,
             sink=bench.store,
-            observer=_Progress(advance),
+            observer=Advancing(advance),
             resume=bench.resume,
         )

@@ -17,6 +17,7 @@ from lichen.core.errors import LichenError
 from lichen.core.registry import unknown
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
+    "accelerate": ("lichen.cli.accelerate", "Find the strategies that pay here, and prove it."),
     "bench": ("lichen.cli.bench", "Run a task through solutions: quality beside six costs."),
     "compare": ("lichen.cli.compare", "Compare two solutions or runs, with intervals."),
     "doctor": ("lichen.cli.doctor", "Say what can be measured here, how, and what cannot."),

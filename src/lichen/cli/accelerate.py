@@ -1,0 +1,277 @@
+"""``lichen accelerate``: find the strategies that pay here, keep them, and prove it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import click
+
+from lichen.acceleration.candidates import Choice, default_candidates
+from lichen.acceleration.racing import Rules
+from lichen.acceleration.search import Budget, Found, search
+from lichen.benchmark.summarise import StoredRun, summarise
+from lichen.catalog import Catalog
+from lichen.cli import accelerate_view as view
+from lichen.cli import console
+from lichen.cli.observing import Advancing
+from lichen.compose import acceleration as compose
+from lichen.compose.build import make_catalog
+from lichen.compose.engine_tuning import tune_engine
+from lichen.compose.settings import region as default_region
+from lichen.compose.settings import store_url
+from lichen.compose.solution_file import check_writable, write_solution
+from lichen.compose.spec import RunSpec, load
+from lichen.core.summary import Summary
+from lichen.footprint import factor_set, relevant
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+_UNITS_S: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def _duration(_ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """Read seconds, or a number with s, m or h."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", value.strip())
+    if found is None or float(found[1]) <= 0:
+        raise click.BadParameter(
+            f"{value!r} is no duration above 0 such as 90s, 10m or 1h", param=param
+        )
+    return float(found[1]) * _UNITS_S[found[2]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What was asked for, resolved."""
+
+    spec: RunSpec
+    choices: tuple[Choice, ...]
+    rules: Rules
+    budget: Budget
+    target: Path
+    region: str
+    url: str
+
+
+@click.command("accelerate")
+@click.argument("file", required=False, type=_FILE, metavar="[SOLUTION.toml]")
+@click.option("--model", "-m", default=None, help="Accelerate this model, plain.")
+@click.option("--task", "-t", default=None, help="Task; see  lichen tasks list.")
+@click.option(
+    "--keep-quality",
+    "margin",
+    type=click.FloatRange(0, 1),
+    default=None,
+    help="How much worse quality may be; default: the spec's margin, 0.02.",
+)
+@click.option(
+    "--max-latency",
+    metavar="DURATION",
+    callback=_duration,
+    default=None,
+    help="Longest wait for an answer, kept for 9 in 10.",
+)
+@click.option(
+    "--budget",
+    "seconds",
+    metavar="DURATION",
+    callback=_duration,
+    default="10m",
+    show_default=True,
+    help="Time for the search; the verification comes on top.",
+)
+@click.option("--output", "-o", type=_FILE, default=Path("green.toml"), show_default=True)
+@click.option("--limit", "-n", type=int, default=None, help="Most problems of each half.")
+@click.option(
+    "--round", "size", type=click.IntRange(1), default=8, show_default=True, help="Problems a look."
+)
+@click.option("--draft", default="", help="Draft model: speculation with it is tried too.")
+@click.option("--first", default="", help="Small model: a cascade that asks it first is tried too.")
+@click.option("--set", "sets", multiple=True, metavar="PATH=VALUE", help="Any key of the spec.")
+@click.option("--region", default=None, help="Grid to price for, e.g. DNK, USA, WORLD.")
+@click.option("--store", "url", default=None, help="Store URL; default: LICHEN_STORE.")
+@click.option("--engine-only", is_flag=True, help="Only tune slots and threads; no task is run.")
+@click.option("--fresh", is_flag=True, help="With --engine-only: ignore what was tuned before.")
+@click.option("--dry-run", is_flag=True, help="Say what would be tried and for how long.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def command(  # noqa: PLR0913 (one parameter per documented option)
+    *,
+    file: Path | None,
+    model: str | None,
+    task: str | None,
+    margin: float | None,
+    max_latency: float | None,
+    seconds: float,
+    output: Path,
+    limit: int | None,
+    size: int,
+    draft: str,
+    first: str,
+    sets: tuple[str, ...],
+    region: str | None,
+    url: str | None,
+    engine_only: bool,
+    fresh: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Find the strategies that pay here, keep them, and prove it.
+
+    SOLUTION.toml (or a plain --model) is run beside candidates on the task's even problems;
+    candidates that are beaten leave the race. The winner is written as a solution file and
+    verified against the solution on the odd problems.
+    """
+    flags = {"task.name": task, "task.limit": limit, "margin": margin}
+    spec = load([file] if file else [], models=[model] if model else [], flags=flags, sets=sets)
+    base = compose.base_of(spec)
+    for path in (output, _unproven(output)):
+        check_writable(path)
+    wish = Wish(
+        spec=spec,
+        choices=default_candidates(
+            present=[s.name for s in base.strategies], draft=draft, first=first
+        ),
+        rules=Rules(margin=spec.margin, max_latency_s=max_latency),
+        budget=Budget(seconds=seconds, problems_per_round=size),
+        target=output,
+        region=region or default_region(),
+        url=url or store_url(),
+    )
+    catalog = make_catalog(console.download_progress())
+    if engine_only:
+        _engine_only(wish, catalog, fresh=fresh, dry_run=dry_run, as_json=as_json)
+        return
+    both = compose.halves(spec, catalog)
+    if dry_run:
+        plan = view.plan(wish.choices, wish.rules, wish.budget, both)
+        console.emit_json(plan) if as_json else view.show_plan(plan)
+        return
+    _accelerate(wish, catalog, both, as_json=as_json)
+
+
+def _accelerate(wish: Wish, catalog: Catalog, both: compose.Halves, *, as_json: bool) -> None:
+    evaluate = compose.BenchmarkEvaluate(
+        spec=wish.spec, run_it=compose.runner(store_url=wish.url, catalog=catalog)
+    )
+    with _shares("search", wish.budget.seconds) as progress:
+        found = search(
+            evaluate,
+            wish.choices,
+            both.calibration,
+            rules=wish.rules,
+            budget=wish.budget,
+            seed=wish.spec.seed,
+            progress=progress,
+        )
+    if not found.best:
+        if as_json:
+            console.emit_json({"search": found, "written": ""})
+        else:
+            view.show_search(found)
+            view.show_nothing(found)
+        return
+    base = compose.base_of(wish.spec)
+    green = compose.solution_of(base, found.best, compose.GREEN)
+    remarks = view.remarks(found, wish.spec)
+    unproven = _unproven(wish.target)
+    write_solution(unproven, green, [*remarks, "Not verified."])
+    if not as_json:
+        view.show_search(found)
+    stored, summary = _verified(wish, catalog, both, found)
+    kept = _kept(summary, wish.rules.margin)
+    if kept:
+        write_solution(wish.target, green, [*remarks, *view.verdict(stored, summary)])
+    unproven.unlink(missing_ok=True)
+    bill = view.Bill.of(found, summary, compose.cpu_bill(stored))
+    if as_json:
+        document = {"search": found, "verification": summary, "run": stored.run.id, "bill": bill}
+        console.emit_json({**document, "written": str(wish.target) if kept else ""})
+        return
+    view.show_verification(stored.run, summary, bill)
+    if kept:
+        console.note(f"written: {wish.target}")
+    else:
+        console.note(
+            "its quality is lower than --keep-quality allows on problems that the search had not "
+            f"seen, so {wish.target} was not written"
+        )
+
+
+def _unproven(target: Path) -> Path:
+    """Return where the winner is kept until it is verified, in case that is interrupted."""
+    return target.with_name(f"{target.stem}.unverified.toml")
+
+
+def _verified(
+    wish: Wish, catalog: Catalog, both: compose.Halves, found: Found
+) -> tuple[StoredRun, Summary]:
+    """Run plain against green on the other half; with ablation rows if that fits the budget."""
+    ablation = view.verification_s(found, len(both.verification)) <= wish.budget.seconds
+    proof = compose.verification(wish.spec, found.best, both.verification, ablation=ablation)
+    total = len(both.verification) * proof.samples * len(proof.solutions)
+    console.note(f"verifying on {len(both.verification)} other problems: {total} attempts")
+    with console.progress("verify", total) as advance:
+        run_it = compose.runner(
+            store_url=wish.url, catalog=catalog, observer=Advancing(advance), fresh=False
+        )
+        stored = run_it(proof)
+    factors = relevant(factor_set(wish.region))
+    summary = summarise(
+        stored.run, stored.samples, stored.blocks, factors, margin=wish.rules.margin
+    )
+    return stored, summary
+
+
+def _kept(summary: Summary, margin: float) -> bool:
+    """Whether verification left the promise standing: quality is not shown to be lower."""
+    green = next(c for c in summary.comparisons if c.b == compose.GREEN)
+    return green.quality_difference.high >= -margin
+
+
+def _engine_only(
+    wish: Wish, catalog: Catalog, *, fresh: bool, dry_run: bool, as_json: bool
+) -> None:
+    if dry_run:
+        text = "slots, threads, threads_batch, ubatch and batch, one after the other"
+        plan = {"tries": text, "at_most_s": wish.budget.seconds}
+        console.emit_json(plan) if as_json else console.note(
+            f"would race {text}, for at most {view.duration(wish.budget.seconds)}"
+        )
+        return
+    with _shares("tune", wish.budget.seconds) as progress:
+        tuned = tune_engine(
+            wish.spec,
+            catalog,
+            budget_s=wish.budget.seconds,
+            max_latency_s=wish.rules.max_latency_s,
+            fresh=fresh,
+            progress=progress,
+        )
+    write_solution(wish.target, tuned.solution, ["Tuned for this machine; no task was run."])
+    if as_json:
+        console.emit_json(
+            {"tuning": tuned.tuning, "stored": tuned.stored, "written": str(wish.target)}
+        )
+        return
+    view.show_tuning(tuned.tuning, stored=tuned.stored)
+    console.note(f"written: {wish.target}")
+
+
+@contextmanager
+def _shares(label: str, seconds: float) -> Iterator[Callable[[str, float], None]]:
+    """Show a bar that is told the share of the budget used so far."""
+    with console.progress(label, seconds) as advance:
+        done = 0.0
+
+        def progress(what: str, share: float) -> None:
+            nonlocal done
+            advance((share - done) * seconds, what)
+            done = share
+
+        yield progress

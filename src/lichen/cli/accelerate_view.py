@@ -1,0 +1,214 @@
+"""What ``lichen accelerate`` shows: the plan, the races, the proof and the bill."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from lichen.acceleration.candidates import Choice, label
+from lichen.acceleration.log_ratio import shown
+from lichen.acceleration.racing import Rules
+from lichen.acceleration.search import Budget, Found, Race, pays_back
+from lichen.acceleration.tuned import Tuning
+from lichen.benchmark.summarise import StoredRun
+from lichen.cli import console
+from lichen.compose.acceleration import GREEN, PLAIN, Halves
+from lichen.compose.spec import RunSpec
+from lichen.core.interval import Interval
+from lichen.core.measurement import Missing
+from lichen.core.record import RunRecord
+from lichen.core.summary import Dimension, Summary
+from lichen.report import terminal
+
+_MINUTE_S = 60.0
+_HOUR_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bill:
+    """What finding and proving a solution cost, and after how many requests it is paid back.
+
+    Costs in CPU-seconds, loading included; savings per request are those of the verification.
+    """
+
+    search_cpu_s: float
+    verification_cpu_s: float
+    search_pays_after: float | Missing
+    all_pays_after: float | Missing
+
+    @classmethod
+    def of(cls, found: Found, summary: Summary, verification_cpu_s: float) -> Self:
+        """Work it out from the search and the verification."""
+        per_request = {
+            s.name: s.cost(Dimension.CPU_TIME).per_attempt
+            for s in summary.solutions
+            if s.name in (PLAIN, GREEN)
+        }
+        plain, green = per_request[PLAIN], per_request[GREEN]
+
+        def after(spent: float) -> float | Missing:
+            if not isinstance(plain, Interval) or not isinstance(green, Interval):
+                return Missing(reason="CPU time was not measured")
+            return pays_back(spent, plain.value, green.value)
+
+        return cls(
+            search_cpu_s=found.spent_cpu_s,
+            verification_cpu_s=verification_cpu_s,
+            search_pays_after=after(found.spent_cpu_s),
+            all_pays_after=after(found.spent_cpu_s + verification_cpu_s),
+        )
+
+
+def plan(choices: Sequence[Choice], rules: Rules, budget: Budget, both: Halves) -> dict[str, Any]:
+    """Return what a search would do, as plain values."""
+    return {
+        "tries": [c.label for c in choices],
+        "calibration_problems": len(both.calibration),
+        "problems_per_look": min(budget.problems_per_round, len(both.calibration)),
+        "looks_at_most": rules.rounds,
+        "at_most_s": budget.seconds,
+        "verification_problems": len(both.verification),
+        "margin": rules.margin,
+        "max_latency_s": rules.max_latency_s,
+    }
+
+
+def show_plan(what: dict[str, Any]) -> None:
+    """Print a plan."""
+    console.table("Would try", ["strategy"], [[console.plain(c)] for c in what["tries"]])
+    console.note(
+        f"each beside plain on {what['problems_per_look']} problems at a time, at most "
+        f"{what['looks_at_most']} times, then those that pay together: for at most "
+        f"{duration(what['at_most_s'])} (the first look is always finished)\n"
+        f"then plain against the winner on {what['verification_problems']} other problems, which "
+        "takes up to twice as long as plain needs for them"
+    )
+
+
+def show_search(found: Found) -> None:
+    """Print every race, and what each strategy of the winner contributes."""
+    console.table(
+        "Search: cost against what it was raced with, quality against plain (90 % intervals)",
+        ["stage", "candidate", "against", ">cost ratio", ">quality", ">looks", "result"],
+        [_row(r) for r in found.races],
+        caption=f"{found.spent_cpu_s:.0f} CPU-s in {duration(found.spent_s)}"
+        + ("" if found.complete else "; the budget ended the search before it was complete"),
+    )
+    if found.best:
+        console.table(
+            "What each strategy contributes: cost without it over cost with it",
+            ["strategy", ">ratio"],
+            [[console.plain(c.label), _ratio(r)] for c, r in found.contributions],
+        )
+
+
+def show_nothing(found: Found) -> None:
+    """Say that plain stays."""
+    why = "" if found.complete else " within the budget (a longer --budget may)"
+    console.note(
+        f"nothing better found{why}: keep the solution as it is; no file was written. The search "
+        f"cost {found.spent_cpu_s:.0f} CPU-s"
+    )
+
+
+def show_verification(run: RunRecord, summary: Summary, bill: Bill) -> None:
+    """Print the proof: quality, the six dimensions, the ratios, the bill."""
+    console.show(*terminal.render(run, summary, width=console.out().width))
+    for comparison in summary.comparisons:
+        if comparison.b == GREEN:
+            console.show(*terminal.comparison(comparison)[1:])
+    console.table(
+        "What it cost to find out",
+        ["", ">CPU-s", ">paid back after"],
+        [
+            ["search", f"{bill.search_cpu_s:.0f}", _requests(bill.search_pays_after)],
+            [
+                "with verification",
+                f"{bill.search_cpu_s + bill.verification_cpu_s:.0f}",
+                _requests(bill.all_pays_after),
+            ],
+        ],
+    )
+
+
+def show_tuning(tuning: Tuning, *, stored: bool) -> None:
+    """Print a tuning of the engine."""
+    options = ", ".join(f"{k} {v}" for k, v in tuning.setting.options().items())
+    console.table(
+        f"Engine tuned for {tuning.cpus_free} free CPUs" + (" (stored before)" if stored else ""),
+        ["option", ">from", ">to", ">cost ratio", "result"],
+        [
+            [
+                r.option,
+                str(getattr(r.incumbent, r.option)),
+                str(getattr(r.challenger, r.option)),
+                shown(r.ratio) if r.ratio is not None else "not measured",
+                str(r.outcome),
+            ]
+            for r in tuning.races
+        ],
+        caption=f"{options}: {1000 * tuning.cost_s:.1f} CPU-ms per token, before "
+        f"{1000 * tuning.start_cost_s:.1f}; took {duration(tuning.spent_s)}",
+    )
+    if not tuning.in_bound:
+        console.note("no setting keeps the latency bound; this one comes nearest")
+
+
+def remarks(found: Found, spec: RunSpec) -> list[str]:
+    """Return the comments of a green file about its search."""
+    ratio = shown(found.ratio) if isinstance(found.ratio, Interval) else "not measured"
+    return [
+        f"Task {spec.task.name}, margin {spec.margin:g}; searched on the even problems:",
+        f"cost ratio to plain {ratio} (90 %), with {label(found.best)}.",
+    ]
+
+
+def verdict(stored: StoredRun, summary: Summary) -> list[str]:
+    """Return the comments of a green file about its proof."""
+    said = [c.conclusion for c in summary.comparisons if c.b == GREEN]
+    return [f"Verified on the odd problems, run {stored.run.id}:", *said]
+
+
+def verification_s(found: Found, problems: int) -> float:
+    """Estimate the seconds that a verification with ablation rows would take."""
+    plain = statistics.fmean(x for k in found.looks if not k.candidate for x in k.observed.cpu_s)
+    ratio = found.ratio.value if isinstance(found.ratio, Interval) else 1.0
+    rows = [1.0, ratio]
+    rows += [ratio * r.value if isinstance(r, Interval) else 1.0 for _, r in found.contributions]
+    wall_per_cpu = found.spent_s / found.spent_cpu_s if found.spent_cpu_s > 0 else 1.0
+    return problems * plain * math.fsum(rows) * wall_per_cpu
+
+
+def duration(seconds: float) -> str:
+    """Write seconds for people."""
+    if seconds < 2 * _MINUTE_S:
+        return f"{seconds:.0f} s"
+    if seconds < 2 * _HOUR_S:
+        return f"{seconds / _MINUTE_S:.0f} min"
+    return f"{seconds / _HOUR_S:.1f} h"
+
+
+def _row(race: Race) -> list[str]:
+    quality = race.quality
+    return [
+        race.stage,
+        console.plain(label(race.candidate)),
+        console.plain(label(race.against)),
+        _ratio(race.ratio),
+        f"{100 * quality.value:+.1f} [{100 * quality.low:+.1f}, {100 * quality.high:+.1f}]"
+        if isinstance(quality, Interval)
+        else "",
+        str(race.rounds),
+        console.plain(f"{race.standing}: {race.detail}" if race.detail else str(race.standing)),
+    ]
+
+
+def _ratio(value: Interval | Missing) -> str:
+    return console.plain(shown(value)) if isinstance(value, Interval) else "not measured"
+
+
+def _requests(value: float | Missing) -> str:
+    return f"{math.ceil(value):,} requests" if not isinstance(value, Missing) else "never"

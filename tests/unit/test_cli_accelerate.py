@@ -1,0 +1,136 @@
+"""``lichen accelerate`` in a world whose costs are known: the same command a user types."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from lichen.acceleration.candidates import Choice
+from lichen.cli import console
+from lichen.cli.accelerate import command
+from lichen.compose.spec import load
+from lichen.core.errors import ConfigError, LichenError
+from lichen.testing.costed_engine import Costs, Surface
+from lichen.testing.costed_world import install
+
+CHOICES = (
+    Choice(strategy="concurrency", options=(("slots", 2),)),
+    Choice(strategy="concurrency", options=(("slots", 4),)),
+    Choice(strategy="kv_cache_type", options=(("keys", "q8_0"), ("values", "q8_0"))),
+)
+
+
+def pays(options: Mapping[str, object]) -> Costs:
+    """Four slots cost half of one."""
+    slots = options.get("slots", 1)
+    assert isinstance(slots, int)
+    return Costs(decode_s=0.01 * {1: 1.0, 2: 0.8, 4: 0.5}[slots], prefill_s=0.0)
+
+
+def pays_not(options: Mapping[str, object]) -> Costs:
+    """Every change costs more."""
+    return Costs(decode_s=0.01 if set(options) <= {"slots"} and "slots" not in options else 0.02)
+
+
+class Shell:
+    """Runs the command in a folder of its own."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        self.patch = monkeypatch
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("LICHEN_CACHE", str(folder / "cache"))
+        monkeypatch.setenv("LICHEN_STORE", f"sqlite:///{folder}/runs.sqlite")
+        monkeypatch.setenv("COLUMNS", "120")
+        monkeypatch.setattr("lichen.acceleration.candidates.TABLE", CHOICES)
+        (folder / "mine.toml").write_text('[engine]\nname = "costed"\n', encoding="utf-8")
+
+    def __call__(self, *arguments: str, surface: Surface = pays) -> Result:
+        install(self.patch.setattr, surface, self.folder)
+        console.out.cache_clear()
+        console.err.cache_clear()
+        words = ["mine.toml", "--set", "idle_s=0", "--set", "sandbox.workers=1", *arguments]
+        try:
+            return CliRunner().invoke(command, words, catch_exceptions=False)
+        finally:
+            console.out.cache_clear()
+            console.err.cache_clear()
+
+
+@pytest.fixture
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
+    """A shell with one solution file."""
+    return Shell(tmp_path, monkeypatch)
+
+
+def test_accelerate_writes_and_proves_the_winner(shell: Shell) -> None:
+    """The cheap setting is found, written as a solution that loads, verified, and billed."""
+    done = shell("--round", "2", "--keep-quality", "0.05")
+    assert done.exit_code == 0, done.output
+    (green,) = load([shell.folder / "green.toml"]).solutions
+    assert [(s.name, s.options) for s in green.strategies] == [("concurrency", {"slots": 4})]
+    said = (shell.folder / "green.toml").read_text(encoding="utf-8")
+    assert "Verified on the odd problems" in said
+    assert not (shell.folder / "green.unverified.toml").exists()
+    for words in ("concurrency(slots=4)", "contributes", "paid back after", "CPU time", "requests"):
+        assert words in done.output
+
+
+def test_accelerate_as_json_is_one_document(shell: Shell) -> None:
+    """With --json, stdout is one document with search, proof and bill."""
+    done = shell("--round", "2", "--json")
+    found = json.loads(done.stdout)
+    assert found["written"] == "green.toml"
+    assert found["search"]["best"] == [{"strategy": "concurrency", "options": [["slots", 4]]}]
+    assert found["search"]["ratio"]["value"] == pytest.approx(0.5, rel=0.01)
+    assert found["bill"]["search_cpu_s"] > 0
+    assert found["bill"]["all_pays_after"] > found["bill"]["search_pays_after"]
+    assert {s["name"] for s in found["verification"]["solutions"]} == {"plain", "green"}
+
+
+def test_accelerate_says_when_nothing_pays(shell: Shell) -> None:
+    """Where every strategy costs more, no file is written and it says so."""
+    done = shell("--round", "2", surface=pays_not)
+    assert done.exit_code == 0
+    assert "nothing better found" in done.output
+    assert not list(shell.folder.glob("green*.toml"))
+
+
+def test_dry_run_runs_nothing(shell: Shell) -> None:
+    """--dry-run names the candidates and the time, opens no engine and writes nothing."""
+
+    def never(_options: Mapping[str, object]) -> Costs:
+        raise AssertionError
+
+    done = shell("--dry-run", "--budget", "90s", surface=never)
+    assert "concurrency(slots=4)" in done.output
+    assert "90 s" in done.output
+    assert not list(shell.folder.glob("green*.toml"))
+    planned = json.loads(shell("--dry-run", "--json", surface=never).stdout)
+    assert planned["at_most_s"] == 600
+    assert planned["verification_problems"] == 6
+
+
+def test_accelerate_spares_foreign_files(shell: Shell) -> None:
+    """Somebody's own file at -o is refused before anything runs."""
+    (shell.folder / "green.toml").write_text('model = "mine"\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match="choose another path"):
+        shell()
+
+
+@pytest.mark.parametrize("text", ["0", "soon", "-5m", "10 minutes"])
+def test_accelerate_refuses_unclear_budgets(shell: Shell, text: str) -> None:
+    """A budget is a number above 0 with s, m or h."""
+    done = shell("--budget", text)
+    assert done.exit_code == 2
+    assert "no duration" in done.output
+
+
+def test_engine_only_needs_a_model(shell: Shell) -> None:
+    """Tuning an engine without a model is refused with what to do."""
+    with pytest.raises(LichenError, match="names no model"):
+        shell("--engine-only")
