@@ -20,7 +20,8 @@ from lichen.acceleration.candidates import (
     with_choice,
 )
 from lichen.acceleration.racing import Observed, Rules, Standing, Track, cost_against
-from lichen.acceleration.search import Budget, Evaluate, Found, pays_back, search
+from lichen.acceleration.search import search
+from lichen.acceleration.searched import Budget, Evaluate, Found, pays_back
 from lichen.acceleration.strategy import StrategyContext
 from lichen.core.errors import ConfigError
 from lichen.core.interval import Interval
@@ -284,3 +285,22 @@ def test_search_gives_doubtful_quality_more_looks() -> None:
     result = found(surface, margin=(unlucky + 0.5) / len(PROBLEMS))
     assert unlucky > 0
     assert {c.strategy for c in result.best} == {"a"}
+
+
+def test_search_takes_smaller_rounds_where_time_is_short() -> None:
+    """Rounds shrink so that every candidate is looked at within the budget, never below four."""
+    surface = Surface({"a": 0.5, "b": 0.8, "c": 0.9})
+    result = found(surface, seconds=120.0)
+    sizes = {len(look.problems) for look in result.looks if look.candidate}
+    assert 4 <= max(sizes) < 8
+    assert {c for r in result.looks for c in r.candidate} >= {
+        Choice(strategy=n) for n in surface.factors
+    }
+
+
+def test_search_begins_nothing_that_cannot_end() -> None:
+    """With a budget for the pilot alone, nothing is promised and the search is not complete."""
+    result = found(Surface({"a": 0.5}), seconds=10.0)
+    assert result.best == ()
+    assert not result.complete
+    assert {look.candidate for look in result.looks} == {()}

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from lichen.acceleration.candidates import Choice
+from lichen.benchmark.tasks import TASKS, facts
 from lichen.cli import console
 from lichen.cli.accelerate import command
 from lichen.compose.spec import load
@@ -134,3 +135,17 @@ def test_engine_only_needs_a_model(shell: Shell) -> None:
     """Tuning an engine without a model is refused with what to do."""
     with pytest.raises(LichenError, match="names no model"):
         shell("--engine-only")
+
+
+def test_tasks_that_show_their_tests_bar_strategies_that_run_them(shell: Shell) -> None:
+    """Where a question's examples are the hidden tests, running them is a leak, not a saving."""
+    shell.patch.setattr(
+        "lichen.acceleration.candidates.TABLE",
+        (*CHOICES, Choice(strategy="stop_when_passing")),
+    )
+    assert "stop_when_passing" in shell("--dry-run").stdout
+    oracle = next(n for n in TASKS.names() if (f := facts(n)) and f.self_check_is_oracle)
+    barred = shell("--dry-run", "--task", oracle, "--first", "small")
+    assert "stop_when_passing" not in barred.stdout
+    assert "cascade" not in barred.stdout
+    assert "not tried" in barred.stderr

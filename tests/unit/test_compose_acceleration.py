@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from lichen.acceleration.candidates import Choice
-from lichen.acceleration.search import Budget, search
+from lichen.acceleration.search import search
+from lichen.acceleration.searched import Budget
 from lichen.catalog import Catalog
 from lichen.compose.acceleration import (
     BenchmarkEvaluate,

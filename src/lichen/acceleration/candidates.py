@@ -61,6 +61,10 @@ TABLE: Final[tuple[Choice, ...]] = (
 )
 """What is tried without being asked for, those first that usually matter most."""
 
+RUN_EXAMPLES: Final = frozenset({"stop_when_passing", "cascade"})
+"""Strategies that run the question's own examples. Where these are the very tests that decide, what
+they seem to save in quality is a leak, so that a search has to leave them out."""
+
 FIRST_MODEL: Final = "first"
 """Option of a ``cascade`` choice: the model asked first; the solution's own becomes the second."""
 

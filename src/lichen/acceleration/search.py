@@ -25,7 +25,6 @@ from typing import Final
 from lichen.acceleration.candidates import CandidateSet, Choice, label, with_choice
 from lichen.acceleration.log_ratio import as_ratio
 from lichen.acceleration.racing import (
-    Observed,
     Rules,
     Standing,
     Track,
@@ -34,101 +33,29 @@ from lichen.acceleration.racing import (
     cost_against,
     judged,
 )
+from lichen.acceleration.searched import (
+    Budget,
+    Evaluate,
+    Found,
+    Look,
+    Progress,
+    Race,
+    pays_back,
+)
 from lichen.core.errors import ConfigError
 from lichen.core.interval import Interval
 from lichen.core.measurement import Missing
 
-Evaluate = Callable[[Sequence[CandidateSet], Sequence[str]], Sequence[Observed]]
-"""Runs plain and these candidates on these problems, interleaved; plain's outcome comes first.
-
-A candidate that cannot be run comes back with its ``error``; a plain solution that cannot is
-raised.
-"""
-
 SCREENING_SHARE: Final = 0.6
 """Part of the budget that screening may use, so that some is left for joining what pays."""
 
+LEAST_PROBLEMS: Final = 4
+"""Problems in a round at least: with fewer, settings that run requests together cannot show it."""
+
+_PILOT: Final = 2
+"""Problems that plain answers first, to see how long things take."""
+
 _SCREENING: Final = "screening"
-
-Progress = Callable[[str, float], None]
-"""Told what is run next, and the share of the budget that is used."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Budget:
-    """How much may be spent.
-
-    Args:
-        seconds: wall clock; no round is begun that would not end in time, > 0.
-        problems_per_round: >= 1; as many as the most slots that are tried, or more.
-        together: candidates in one round beside plain, >= 2 (all are in memory at once).
-    """
-
-    seconds: float = 600.0
-    problems_per_round: int = 8
-    together: int = 3
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        if not self.seconds > 0 or self.problems_per_round < 1 or self.together < 2:  # noqa: PLR2004 (two are compared)
-            msg = f"seconds > 0, problems_per_round >= 1 and together >= 2: {self}"
-            raise ValueError(msg)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
-    """One measurement: a candidate (or plain, the empty one) in one round."""
-
-    round: int
-    candidate: CandidateSet
-    problems: tuple[str, ...]
-    observed: Observed
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Race:
-    """How one candidate fared against what was best then.
-
-    ``ratio`` is its cost over the other's with a 90 % interval, ``quality`` that to plain.
-    """
-
-    stage: str
-    candidate: CandidateSet
-    against: CandidateSet
-    standing: Standing
-    ratio: Interval | Missing
-    quality: Interval | Missing
-    rounds: int
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """What the search found, and everything it measured.
-
-    Args:
-        best: the winner; empty if nothing pays.
-        ratio: its cost to plain's, 90 % interval.
-        quality: its quality difference to plain, 90 % interval.
-        contributions: per strategy of the winner, the cost without it over the cost with it.
-        races: in order.
-        looks: every measurement, in order.
-        spent_cpu_s: what the search cost in CPU-seconds, loading included.
-        spent_s: what it took in seconds.
-        pays_after: requests after which that is paid back; missing if nothing is saved.
-        complete: False if the budget ended the search.
-    """
-
-    best: CandidateSet
-    ratio: Interval | Missing
-    quality: Interval | Missing
-    contributions: tuple[tuple[Choice, Interval | Missing], ...]
-    races: tuple[Race, ...]
-    looks: tuple[Look, ...]
-    spent_cpu_s: float
-    spent_s: float
-    pays_after: float | Missing
-    complete: bool
 
 
 def search(  # noqa: PLR0913 (one verb: its values, then its ports by name)
@@ -164,18 +91,11 @@ def search(  # noqa: PLR0913 (one verb: its values, then its ports by name)
     shuffled = list(problems)
     random.Random(seed).shuffle(shuffled)  # noqa: S311 (an order is no secret)
     state = _Search(evaluate, shuffled, rules or Rules(), budget or Budget(), clock, progress)
+    state.pilot(len(choices))
     state.screen([(c,) for c in choices])
     state.forward()
     state.backward()
     return state.found()
-
-
-def pays_back(spent_cpu_s: float, plain_cpu_s: float, best_cpu_s: float) -> float | Missing:
-    """Return requests after which what was spent is saved: ``spent / (plain - best)``."""
-    saved = plain_cpu_s - best_cpu_s
-    if saved <= 0:
-        return Missing(reason="nothing is saved per request, so it is never paid back")
-    return spent_cpu_s / saved
 
 
 class _OutOfBudgetError(Exception):
@@ -198,13 +118,31 @@ class _Search:
     best: CandidateSet = ()
     complete: bool = True
     round: int = 0
+    size: int = 1
+    position: int = 0
     began_s: float = field(default=0.0)
+    guess_s: float = 0.0
     longest_s: float = 0.0
 
     def __post_init__(self) -> None:
         self.began_s = self.clock()
 
     # -- stages --------------------------------------------------------------------------------
+
+    def pilot(self, choices: int) -> None:
+        """Let plain answer a little, and size the rounds so that two of screening fit."""
+        self.size = _PILOT
+        ids = self._next_problems()
+        self.progress("pilot: plain", 0.0)
+        (plain,) = self.evaluate((), ids)
+        self.looks.append(Look(round=self.round, candidate=(), problems=ids, observed=plain))
+        answer_s = (self.clock() - self.began_s) / len(ids)
+        together = self.budget.together
+        answers = choices + math.ceil(choices / together)
+        fitting = self.budget.seconds * SCREENING_SHARE / 2 / max(answer_s * answers, 1e-9)
+        most = self.budget.problems_per_round
+        self.size = min(most, max(LEAST_PROBLEMS, int(min(fitting, most))))
+        self.guess_s = answer_s * self.size * (min(choices, together) + 1)
 
     def screen(self, singles: Sequence[CandidateSet]) -> None:
         """Race all single choices against plain, and settings of one strategy among each other."""
@@ -373,15 +311,15 @@ class _Search:
     # -- running -------------------------------------------------------------------------------
 
     def _next_problems(self) -> tuple[str, ...]:
-        size = min(self.budget.problems_per_round, len(self.problems))
-        start = self.round * size
+        size = min(self.size, len(self.problems))
+        start, self.position = self.position, self.position + size
         self.round += 1
         return tuple(self.problems[(start + i) % len(self.problems)] for i in range(size))
 
     def _run(self, group: Sequence[CandidateSet], ids: tuple[str, ...], stage: str) -> None:
         used_s = self.clock() - self.began_s
         share = SCREENING_SHARE if stage == _SCREENING else 1.0
-        if used_s + self.longest_s > self.budget.seconds * share:
+        if used_s + (self.longest_s or self.guess_s) > self.budget.seconds * share:
             raise _OutOfBudgetError
         names = ", ".join(label(c) for c in group)
         self.progress(f"{stage}: {names}", min(1.0, used_s / self.budget.seconds))

@@ -11,10 +11,12 @@ from typing import Final
 
 import click
 
-from lichen.acceleration.candidates import Choice, default_candidates
+from lichen.acceleration.candidates import RUN_EXAMPLES, Choice, default_candidates
 from lichen.acceleration.racing import Rules
-from lichen.acceleration.search import Budget, Found, search
+from lichen.acceleration.search import search
+from lichen.acceleration.searched import Budget, Found
 from lichen.benchmark.summarise import StoredRun, summarise
+from lichen.benchmark.tasks import facts
 from lichen.catalog import Catalog
 from lichen.cli import accelerate_view as view
 from lichen.cli import console
@@ -129,14 +131,11 @@ def command(  # noqa: PLR0913 (one parameter per documented option)
     """
     flags = {"task.name": task, "task.limit": limit, "margin": margin}
     spec = load([file] if file else [], models=[model] if model else [], flags=flags, sets=sets)
-    base = compose.base_of(spec)
     for path in (output, _unproven(output)):
         check_writable(path)
     wish = Wish(
         spec=spec,
-        choices=default_candidates(
-            present=[s.name for s in base.strategies], draft=draft, first=first
-        ),
+        choices=_choices(spec, draft, first),
         rules=Rules(margin=spec.margin, max_latency_s=max_latency),
         budget=Budget(seconds=seconds, problems_per_round=size),
         target=output,
@@ -153,6 +152,19 @@ def command(  # noqa: PLR0913 (one parameter per documented option)
         console.emit_json(plan) if as_json else view.show_plan(plan)
         return
     _accelerate(wish, catalog, both, as_json=as_json)
+
+
+def _choices(spec: RunSpec, draft: str, first: str) -> tuple[Choice, ...]:
+    """Return what is tried on this task."""
+    barred = {s.name for s in compose.base_of(spec).strategies}
+    known = facts(spec.task.name)
+    if known is not None and known.self_check_is_oracle:
+        console.note(
+            f"the questions of {spec.task.name} show the tests that decide: strategies that run a "
+            f"question's examples are not tried ({', '.join(sorted(RUN_EXAMPLES))})"
+        )
+        barred |= RUN_EXAMPLES
+    return default_candidates(present=barred, draft=draft, first=first)
 
 
 def _accelerate(wish: Wish, catalog: Catalog, both: compose.Halves, *, as_json: bool) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Self
 from lichen.acceleration.candidates import Choice, label
 from lichen.acceleration.log_ratio import shown
 from lichen.acceleration.racing import Rules
-from lichen.acceleration.search import Budget, Found, Race, pays_back
+from lichen.acceleration.searched import Budget, Found, Race, pays_back
 from lichen.acceleration.tuned import Tuning
 from lichen.benchmark.summarise import StoredRun
 from lichen.cli import console
@@ -80,9 +80,9 @@ def show_plan(what: dict[str, Any]) -> None:
     """Print a plan."""
     console.table("Would try", ["strategy"], [[console.plain(c)] for c in what["tries"]])
     console.note(
-        f"each beside plain on {what['problems_per_look']} problems at a time, at most "
+        f"each beside plain on up to {what['problems_per_look']} problems at a time, at most "
         f"{what['looks_at_most']} times, then those that pay together: for at most "
-        f"{duration(what['at_most_s'])} (the first look is always finished)\n"
+        f"{duration(what['at_most_s'])}\n"
         f"then plain against the winner on {what['verification_problems']} other problems, which "
         "takes up to twice as long as plain needs for them"
     )
