@@ -10,6 +10,7 @@
     sandbox       run untrusted programs
     store         runs and samples in SQL
     benchmark     PILLAR 1: quality and cost of solutions on software-engineering tasks
+    acceleration  PILLAR 4: the same answers for a fraction of the energy
     compose       configuration to objects
     report        records to tables, charts and one page
     cli           the ``lichen`` command

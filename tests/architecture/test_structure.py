@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from lichen.acceleration import STRATEGIES
 from lichen.benchmark.tasks import TASKS
 from lichen.cli.main import COMMANDS
 from lichen.core import errors
@@ -96,6 +97,14 @@ def test_every_registered_name_resolves_and_is_documented(
     for name in registry:
         assert registry.get(name) is not None
         assert re.search(rf"^#+ .*`?{re.escape(name)}`?", text, re.MULTILINE), name
+
+
+def test_every_strategy_resolves_and_has_its_page() -> None:
+    """Each built-in strategy imports and has a page of its own."""
+    for name in STRATEGIES:
+        assert STRATEGIES.get(name) is not None
+        page = ROOT / "docs/explanation/strategies" / f"{name}.md"
+        assert page.exists(), name
 
 
 def test_every_command_loads_and_is_documented() -> None:
