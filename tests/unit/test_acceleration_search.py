@@ -27,6 +27,7 @@ from lichen.core.errors import ConfigError
 from lichen.core.interval import Interval
 from lichen.core.measurement import Missing
 from lichen.testing.clock import FakeClock
+from lichen.testing.in_process_sandbox import InProcessSandbox
 
 PROBLEMS = [f"p{i}" for i in range(40)]
 
@@ -244,13 +245,16 @@ def test_table_of_layers_is_true(name: str) -> None:
         "answer_cache": {"model": "m"},
         "cascade": {"levels": [{"model": "m"}], "signal": "confidence"},
     }
-    if name == "stop_when_passing":
-        from lichen.testing.in_process_sandbox import InProcessSandbox
-
-        context = StrategyContext(sandbox=InProcessSandbox())
-    else:
-        context = StrategyContext()
+    context = StrategyContext(sandbox=InProcessSandbox())
     assert STRATEGIES.get(name)(options.get(name, {}), context).layer is LAYERS[name]
+
+
+@pytest.mark.parametrize("choice", TABLE, ids=lambda c: c.label)
+def test_every_choice_of_the_table_can_be_made(choice: Choice) -> None:
+    """The settings in the table are ones that their strategies take."""
+    context = StrategyContext(sandbox=InProcessSandbox())
+    made = STRATEGIES.get(choice.strategy)(dict(choice.options), context)
+    assert made.name == choice.strategy
 
 
 def test_table_has_no_repeats_and_known_names() -> None:
