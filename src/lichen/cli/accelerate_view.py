@@ -82,8 +82,8 @@ def show_plan(what: dict[str, Any]) -> None:
     console.table("Would try", ["strategy"], [[console.plain(c)] for c in what["tries"]])
     console.note(
         f"each beside plain on up to {what['problems_per_look']} problems at a time, at most "
-        f"{what['looks_at_most']} times ({what['looks_at_most_for_quality']} while the quality of a "
-        "cheaper one is in doubt), then those that pay together: for at most "
+        f"{what['looks_at_most']} times ({what['looks_at_most_for_quality']} while the quality of "
+        "a cheaper one is in doubt), then those that pay together: for at most "
         f"{duration(what['at_most_s'])}\n"
         f"then plain against the winner on {what['verification_problems']} other problems, which "
         "takes up to twice as long as plain needs for them"
