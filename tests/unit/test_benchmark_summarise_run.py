@@ -212,6 +212,22 @@ def test_a_single_block_allows_no_claim_about_cost():
     assert "one window each" in summary.comparisons[0].conclusion
 
 
+def test_nothing_is_claimed_about_wall_time_on_a_busy_machine():
+    """Beside other work CPU time may be claimed and wall time may not; on a calm machine both."""
+    calm = fake_run(problems=164, quality=(0.55, 0.55), cost_ratio=0.4)
+    busy = replace(
+        calm,
+        blocks=tuple(
+            replace(b, generation=replace(b.generation, foreign_cpu_s=b.generation.cpu_s))
+            for b in calm.blocks
+        ),
+    )
+    assert ratio_of(summary_of(calm), Dimension.TIME).claim is Claim.LESS
+    assert ratio_of(summary_of(busy), Dimension.TIME).claim is Claim.NOT_COMPARABLE
+    assert ratio_of(summary_of(busy), Dimension.CPU_TIME).claim is Claim.LESS
+    assert ratio_of(summary_of(busy), Dimension.ENERGY).claim is Claim.LESS
+
+
 def test_nothing_is_claimed_about_memory(summary):
     """Solutions that take turns in one process are all resident: the ratio is shown, no more."""
     memory = ratio_of(summary, Dimension.MEMORY)

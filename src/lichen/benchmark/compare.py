@@ -2,7 +2,9 @@
 
 Nothing is claimed about cost from a single block, since one window cannot show its own noise, and
 nothing about machine costs of solutions that did not run interleaved. Computation is exempt: it
-follows from tokens and the architecture, which windows do not disturb.
+follows from tokens and the architecture, which windows do not disturb. On a machine that was busy
+with something else nothing is claimed about wall time, nor about energy that was counted for the
+whole machine (``docs/lab-notes.md``: real A/A runs beside other work).
 """
 
 from __future__ import annotations
@@ -20,8 +22,11 @@ from lichen.benchmark.pair import Arm, Pair
 from lichen.benchmark.paired import FEWEST_BLOCKS, holm, mcnemar, mean_difference
 from lichen.core.footprint import Priced
 from lichen.core.interval import Interval
-from lichen.core.measurement import Missing, Reading
+from lichen.core.measurement import Method, Missing, Reading
 from lichen.core.summary import Claim, Comparison, CostRatio, Dimension
+from lichen.meter import disturbances
+
+_FROM_ENERGY = (Dimension.ENERGY, Dimension.WATER, Dimension.CARBON, Dimension.MONEY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +77,7 @@ def compare(a: Side, b: Side, how: Sampling, *, margin: float) -> Finding:
     blocks_a, blocks_b = _paired_blocks(a.table, b.table)
     pair = Pair(a.arm(blocks_a), b.arm(blocks_b), how)
     interleaved = _interleaved(a.table, b.table)
+    shared_with_others = _disturbed(a.table, b.table)
     quality = mean_difference(pair.quality_differences(), confidence=how.confidence)
     only_a, only_b, mcnemar_p = _first_samples(a.table, b.table)
     headline = next((d for d in (Dimension.ENERGY, Dimension.CPU_TIME) if d in pair.known), None)
@@ -88,7 +94,7 @@ def compare(a: Side, b: Side, how: Sampling, *, margin: float) -> Finding:
             ratios=tuple(
                 _memory(a.table, b.table)
                 if d is Dimension.MEMORY
-                else _ratio(pair, d, interleaved=interleaved)
+                else _ratio(pair, d, fair=interleaved and d not in shared_with_others)
                 if d in pair.known
                 else _no_ratio(d, _why(d, a, b))
                 for d in Dimension
@@ -128,14 +134,14 @@ def corrected(findings: Sequence[Finding], *, confidence: float) -> tuple[Compar
     )
 
 
-def _ratio(pair: Pair, d: Dimension, *, interleaved: bool) -> CostRatio:
+def _ratio(pair: Pair, d: Dimension, *, fair: bool) -> CostRatio:
     per_attempt = pair.ratio(d, "attempts")
     interval = per_attempt.interval(pair.how.confidence)
     per_solved: Priced = Missing(reason="one of the two solved nothing, so there is no ratio")
     if pair.both_solved_some:
         per_solved = pair.ratio(d, "solved").interval(pair.how.confidence)
     undisturbed = d is Dimension.COMPUTATION
-    claimable = undisturbed or (interleaved and per_attempt.spread.blocks >= FEWEST_BLOCKS)
+    claimable = undisturbed or (fair and per_attempt.spread.blocks >= FEWEST_BLOCKS)
     return CostRatio(
         dimension=d,
         per_attempt=interval,
@@ -203,6 +209,15 @@ def _first_samples(a: Table, b: Table) -> tuple[int, int, float | None]:
     only_a = sum(of_a[p] and not of_b[p] for p in of_a)
     only_b = sum(of_b[p] and not of_a[p] for p in of_a)
     return only_a, only_b, mcnemar(only_a, only_b)
+
+
+def _disturbed(a: Table, b: Table) -> frozenset[Dimension]:
+    """Return the dimensions that other processes' load has falsified, if there was much of it."""
+    if not any(disturbances(t.generation, t.run.environment.usable_cpus) for t in (a, b)):
+        return frozenset()
+    energies = (a.generation.it_energy_j, b.generation.it_energy_j)
+    counted = any(isinstance(e, Reading) and e.method is not Method.MODELLED for e in energies)
+    return frozenset({Dimension.TIME, *(_FROM_ENERGY if counted else ())})
 
 
 def _interleaved(a: Table, b: Table) -> bool:

@@ -279,7 +279,7 @@ class _World:
                 _SHAPE.bytes_moved(usage, mean_batch=SLOTS), 0.3, Component.PROCESS, "weights + KV"
             ),
             energy_j=_energy(cpu_s, present=self.with_energy),
-            foreign_cpu_s=exact(cpu_s * 0.2, component=Component.SYSTEM, source="/proc/stat"),
+            foreign_cpu_s=exact(cpu_s * 0.05, component=Component.SYSTEM, source="/proc/stat"),
             steal_s=Missing(reason="the hypervisor does not say", component=Component.SYSTEM),
             usage=usage,
         )
