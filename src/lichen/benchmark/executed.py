@@ -13,6 +13,7 @@ from typing import ClassVar, Final
 
 from lichen.benchmark.answers.python_function import EXTRACTION_VERSION, extract_function
 from lichen.benchmark.answers.syntax import parse
+from lichen.benchmark.styled import StyledTask
 from lichen.core.errors import ConfigError
 from lichen.core.generation import Capability, Hints, Message, Request, Role
 from lichen.core.ports import Candidate, Sandbox
@@ -23,7 +24,7 @@ METRIC: Final = "pass@1"
 NEEDS: Final = frozenset({Capability.CHAT})
 
 
-class ExecutedTask(ABC):
+class ExecutedTask(StyledTask, ABC):
     """A task whose answers are Python functions that are run against tests.
 
     Args:
@@ -35,9 +36,7 @@ class ExecutedTask(ABC):
         sandbox: where candidates are judged.
     """
 
-    name: ClassVar[str]
-    own_version: ClassVar[str]
-    """Version of this task's prompts and scoring."""
+    metric: ClassVar[str] = METRIC
 
     def __init__(
         self,
@@ -47,39 +46,18 @@ class ExecutedTask(ABC):
         data_sha256: str,
         sandbox: Sandbox,
     ) -> None:
-        self._problems = tuple(problems)
-        self._style = style
-        self._data_sha256 = data_sha256
+        super().__init__(problems=problems, style=style, data_sha256=data_sha256)
         self._sandbox = sandbox
 
     @property
     def version(self) -> str:
         """Versions of prompts and scoring, of the wording, and of extraction."""
-        return f"{self.own_version}+style.{self._style.version}+extract.{EXTRACTION_VERSION}"
-
-    @property
-    def metric(self) -> str:
-        """``pass@1``."""
-        return METRIC
-
-    @property
-    def prompt_style(self) -> str:
-        """Which wording is in use."""
-        return self._style.name
-
-    @property
-    def data_sha256(self) -> str:
-        """Hash of the data file."""
-        return self._data_sha256
+        return f"{super().version}+extract.{EXTRACTION_VERSION}"
 
     @property
     def needs(self) -> frozenset[Capability]:
         """Chat."""
         return NEEDS
-
-    def problems(self) -> Sequence[Problem]:
-        """All problems, in the data set's order."""
-        return self._problems
 
     def request(self, problem: Problem, *, sample: int, seed: int) -> Request:
         """Ask for one attempt in a single user message."""

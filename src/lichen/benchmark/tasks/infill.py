@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple
-from typing import Final
+from typing import ClassVar, Final
 
 from lichen.benchmark.answers.fences import fenced_blocks
 from lichen.benchmark.answers.python_function import MAX_ANSWER_CHARS
@@ -22,6 +22,7 @@ from lichen.benchmark.corpus.holes import Hole, choose_holes, stop_rule
 from lichen.benchmark.corpus.repository import Repository, SourceFile
 from lichen.benchmark.corpus.spans import SpanKind
 from lichen.benchmark.executed import check_options, chosen_style, fenced
+from lichen.benchmark.styled import StyledTask
 from lichen.benchmark.tasks import TaskContext, TaskFacts
 from lichen.core.errors import ConfigError
 from lichen.core.generation import Capability, Message, Request, Role, StopRule
@@ -56,39 +57,20 @@ MIXED: Final = "mixed"
 HOLE: Final = "<<<FILL>>>"
 
 
-class Infill:
+class Infill(StyledTask):
     """See the module."""
 
+    name: ClassVar[str] = NAME
+    metric: ClassVar[str] = METRIC
+    own_version: ClassVar[str] = "1"
+
     def __init__(self, *, holes: Sequence[Hole], style: PromptStyle) -> None:
-        self._style = style
-        self._problems = tuple(_problem(h) for h in holes)
         packed = json.dumps([astuple(h) for h in holes], ensure_ascii=True)
-        self._data_sha256 = hashlib.sha256(packed.encode()).hexdigest()
-
-    @property
-    def name(self) -> str:
-        """``infill``."""
-        return NAME
-
-    @property
-    def version(self) -> str:
-        """Version of choosing, asking, reading and scoring, and of the wording."""
-        return f"1+style.{self._style.version}"
-
-    @property
-    def metric(self) -> str:
-        """``edit_similarity``."""
-        return METRIC
-
-    @property
-    def prompt_style(self) -> str:
-        """Which wording is in use."""
-        return self._style.name
-
-    @property
-    def data_sha256(self) -> str:
-        """Hash of the holes that were chosen, with what is shown around them."""
-        return self._data_sha256
+        super().__init__(
+            problems=[_problem(h) for h in holes],
+            style=style,
+            data_sha256=hashlib.sha256(packed.encode()).hexdigest(),
+        )
 
     @property
     def needs(self) -> frozenset[Capability]:
@@ -98,10 +80,6 @@ class Infill:
     @property
     def _chat(self) -> bool:
         return self._style.name == "chat"
-
-    def problems(self) -> Sequence[Problem]:
-        """The holes, by path and position."""
-        return self._problems
 
     def request(self, problem: Problem, *, sample: int, seed: int) -> Request:
         """Ask for the hole; infill requests carry the stop rule of the hole's kind."""

@@ -11,12 +11,13 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple
-from typing import Final
+from typing import ClassVar, Final
 
 from lichen.benchmark.corpus.functions import SourceFunction, functions
 from lichen.benchmark.corpus.repository import Repository
 from lichen.benchmark.executed import check_options, chosen_style
 from lichen.benchmark.ranking import MAX_RANKED, RankingEngine
+from lichen.benchmark.styled import StyledTask
 from lichen.benchmark.tasks import TaskContext, TaskFacts
 from lichen.core.errors import ConfigError
 from lichen.core.generation import Capability, Request
@@ -42,43 +43,22 @@ FACTS: Final = TaskFacts(
 RECALL_AT: Final = (1, 5, 10)
 
 
-class Search:
+class Search(StyledTask):
     """See the module; implements ``AdaptsEngine``."""
 
+    name: ClassVar[str] = NAME
+    metric: ClassVar[str] = METRIC
+    own_version: ClassVar[str] = "1"
+
     def __init__(self, *, found: Sequence[SourceFunction], style: PromptStyle) -> None:
-        self._style = style
+        packed = json.dumps([astuple(f) for f in found], ensure_ascii=True)
+        super().__init__(
+            problems=[Problem(id=f.id, prompt=f.query, reference=f.id) for f in found if f.query],
+            style=style,
+            data_sha256=hashlib.sha256(packed.encode()).hexdigest(),
+        )
         self._functions = tuple(found)
         self._known = frozenset(f.id for f in found)
-        self._problems = tuple(
-            Problem(id=f.id, prompt=f.query, reference=f.id) for f in found if f.query
-        )
-        packed = json.dumps([astuple(f) for f in found], ensure_ascii=True)
-        self._data_sha256 = hashlib.sha256(packed.encode()).hexdigest()
-
-    @property
-    def name(self) -> str:
-        """``search``."""
-        return NAME
-
-    @property
-    def version(self) -> str:
-        """Version of choosing, asking and scoring, and of the wording."""
-        return f"1+style.{self._style.version}"
-
-    @property
-    def metric(self) -> str:
-        """``reciprocal_rank``."""
-        return METRIC
-
-    @property
-    def prompt_style(self) -> str:
-        """Which wording is in use."""
-        return self._style.name
-
-    @property
-    def data_sha256(self) -> str:
-        """Hash of all queries and documents."""
-        return self._data_sha256
 
     @property
     def needs(self) -> frozenset[Capability]:
@@ -92,10 +72,6 @@ class Search:
             ids=[f.id for f in self._functions],
             documents=[f.code for f in self._functions],
         )
-
-    def problems(self) -> Sequence[Problem]:
-        """One per function with a usable docstring."""
-        return self._problems
 
     def request(self, problem: Problem, *, sample: int, seed: int) -> Request:
         """Ask with the query as a raw prompt."""
