@@ -139,6 +139,8 @@ def make_strategies(
             raise ConfigError(f"a level of {spec.name!r} is not usable: {exc}") from exc
         return make_solution(further, catalog, sandbox).open()
 
+    if not spec.strategies:
+        return ()
     tree = ProcessTree()
     context = StrategyContext(
         sandbox=sandbox,
