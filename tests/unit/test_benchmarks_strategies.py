@@ -1,0 +1,164 @@
+"""The scripts that measure strategies: rows that replace rows, pages that hold what was measured."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from lichen.acceleration import STRATEGIES
+from lichen.core.errors import ConfigError
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+
+
+def script(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A script of the benchmarks folder, as a module."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def strategies(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script that measures."""
+    return script("strategies", monkeypatch)
+
+
+@pytest.fixture
+def pages(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script that writes the pages."""
+    return script("strategy_pages", monkeypatch)
+
+
+def three(value: float) -> dict[str, float]:
+    """An interval of a result."""
+    return {"low": value - 0.1, "value": value, "high": value + 0.1}
+
+
+def a_run(id_: str, *settings: str, ratio: float = 0.5) -> dict[str, Any]:
+    """What one run showed of some settings."""
+    return {
+        "run": {
+            "id": id_,
+            "command": f"python benchmarks/strategies.py --made-up {id_}",
+            "date": "2026-01-02",
+            "model": "m",
+            "task": "humaneval",
+            "style": "concise",
+            "half": "all",
+            "problems": 3,
+            "machine": "a machine",
+            "notes": [],
+            "plain": {"quality": three(0.5), "cpu_s_per_problem": three(9), "tokens": 9},
+        },
+        "rows": [
+            {
+                "strategy": s.partition("(")[0],
+                "setting": s,
+                "tokens": 5,
+                "cpu_ratio": three(ratio),
+                "claim": "uses less",
+                "quality_difference": three(-0.25),
+                "lost": ["P/1"],
+                "won": [],
+                "errors": [],
+            }
+            for s in settings
+        ],
+    }
+
+
+def test_the_pages_hold_what_was_measured() -> None:
+    """The documentation's measured sections are what the stored results give, and no more."""
+    done = subprocess.run(
+        [sys.executable, FOLDER / "strategy_pages.py", "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_setting_measured_again_replaces_its_row(strategies: ModuleType) -> None:
+    """Old rows of other settings stay; a run of which nothing is left is forgotten."""
+    document = strategies.merged({}, a_run("1", "prefix_cache", "concurrency(slots=4)"))
+    document = strategies.merged(document, a_run("2", "prefix_cache", ratio=0.9))
+    by_setting = {r["setting"]: (r["run"], r["cpu_ratio"]["value"]) for r in document["rows"]}
+    assert by_setting == {"prefix_cache": ("2", 0.9), "concurrency(slots=4)": ("1", 0.5)}
+    document = strategies.merged(document, a_run("3", "concurrency(slots=4)"))
+    assert set(document["runs"]) == {"2", "3"}
+
+
+def test_rows_of_another_wording_are_other_rows(strategies: ModuleType) -> None:
+    """What was measured with the natural wording does not replace the concise one."""
+    other = a_run("2", "prefix_cache")
+    other["run"]["style"] = "natural"
+    document = strategies.merged(strategies.merged({}, a_run("1", "prefix_cache")), other)
+    assert [r["run"] for r in document["rows"]] == ["1", "2"]
+
+
+def test_every_strategy_has_numbers_or_a_reason(pages: ModuleType, strategies: ModuleType) -> None:
+    """Each page and the table give the ratio with its interval, or say why there is none."""
+    document = strategies.merged({}, a_run("1", "prefix_cache"))
+    old = {name: f"# {name}\n\n{pages.MARKER}\nold text\n" for name in STRATEGIES}
+    new = pages.render(document, None, old)
+    assert set(new) == {*STRATEGIES, "measured"}
+    assert "0.500 [0.400, 0.600]" in new["prefix_cache"]
+    assert "-0.250 [-0.350, -0.150]" in new["prefix_cache"]
+    assert "P/1" in new["prefix_cache"]
+    for name in set(STRATEGIES) - {"prefix_cache"}:
+        assert "Not measured: " in new[name]
+        assert name in new["measured"]
+    assert "0.500 [0.400, 0.600]" in new["measured"]
+    assert "old text" not in "".join(new.values())
+    assert pages.render(document, None, {n: new[n] for n in old}) == new
+
+
+def test_a_missing_number_says_why(pages: ModuleType, strategies: ModuleType) -> None:
+    """Where CPU time could not be measured the row has the reason, not a number."""
+    run = a_run("1", "prefix_cache")
+    run["rows"][0]["cpu_ratio"] = {"missing": "the clock is away"}
+    new = pages.render(strategies.merged({}, run), None, {"prefix_cache": pages.MARKER})
+    assert "not measured: the clock is away" in new["prefix_cache"]
+
+
+def test_a_page_without_the_marker_is_refused(pages: ModuleType) -> None:
+    """A section that would be lost is an error that names the page."""
+    with pytest.raises(ValueError, match=r"prefix_cache\.md"):
+        pages.render({}, None, {"prefix_cache": "no marker"})
+
+
+def test_a_strategy_that_cannot_be_measured_so_is_refused(strategies: ModuleType) -> None:
+    """The answer cache, a cascade without a first model and a misspelt name are one sentence."""
+    for name in ("answer_cache", "cascade", "answer_prefiks"):
+        with pytest.raises(ConfigError, match=name):
+            strategies.chosen([name])
+    assert [c.strategy for c in strategies.chosen(["cascade"], first="small")] == ["cascade"]
+
+
+def test_each_solution_is_plain_with_one_strategy(strategies: ModuleType) -> None:
+    """The run has plain first, then one solution per setting that differs by that strategy alone."""
+    given = Namespace(
+        model="m", problems=3, half="odd", style=None, sets=[], strategies=None, draft="", first="s"
+    )
+    spec = strategies.spec_of(given)
+    plain, *others = spec.solutions
+    assert (plain.name, plain.strategies) == ("plain", ())
+    assert (spec.task.limit, spec.task.half) == (3, "odd")
+    assert {o.strategies[0].name for o in others} == set(STRATEGIES) - {"answer_cache"}
+    for other in others:
+        assert len(other.strategies) == 1
+        assert other.engine == plain.engine
+        assert other.generation == plain.generation
+        assert other.model == ("s" if other.strategies[0].name == "cascade" else "m")
