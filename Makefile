@@ -25,8 +25,8 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
 	@touch $@ $(VENV)/.bench
 
-bench: $(VENV)/.bench ## run the main job on a real model: table and page
-	$(BIN)/lichen bench --model $(MODEL) --task humaneval --limit $(LIMIT) --slots 4
+bench: $(VENV)/.bench ## run the main job on a real model, plain against green: table and page
+	$(BIN)/lichen bench --model $(MODEL) --green --task humaneval --limit $(LIMIT)
 
 test: $(VENV)/.dev ## run all tests
 	$(BIN)/python -m pytest

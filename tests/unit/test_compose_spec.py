@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from lichen.acceleration import STRATEGIES
+from lichen.acceleration.strategy import StrategyContext, check_order
 from lichen.compose import settings
+from lichen.compose.presets import PRESETS, document
 from lichen.compose.spec import RunSpec, load, spec_hash
 from lichen.core.errors import ConfigError
 
@@ -22,6 +25,46 @@ def test_a_model_name_is_a_whole_spec() -> None:
     assert spec.solutions[0].name == "qwen2.5-coder-0.5b"
     assert spec.solutions[0].engine.name == "llama_cpp"
     assert spec.task.name == "humaneval"
+
+
+def test_a_preset_stands_beside_the_plain_model() -> None:
+    """One model gives plain and green; several say whose; both are validated like files."""
+    spec = load([], models=["qwen2.5-coder-0.5b"], presets=["green"])
+    assert [s.name for s in spec.solutions] == ["plain", "green"]
+    assert {s.model for s in spec.solutions} == {"qwen2.5-coder-0.5b"}
+    plain, green = spec.solutions
+    assert plain.strategies == ()
+    assert plain.engine.options == {}
+    assert plain.generation == green.generation
+    assert "stop_when_complete" in [s.name for s in green.strategies]
+    both = load([], models=["/x/a.gguf", "b"], presets=["green"])
+    assert [s.name for s in both.solutions] == ["a plain", "a green", "b plain", "b green"]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_shipped_preset_can_be_made(name: str) -> None:
+    """Each file is a solution without a model whose strategies exist and stand in a fit order."""
+    assert "model" not in document(name)
+    (_, chosen) = load([], models=["m"], presets=[name]).solutions
+    context = StrategyContext()
+    made = [STRATEGIES.get(s.name)(s.options, context) for s in chosen.strategies]
+    check_order(made)
+
+
+def test_a_preset_needs_a_model_and_a_name_that_exists(tmp_path: Path) -> None:
+    """Without --model, or with an unknown name, one sentence says what to do."""
+    plain = write(tmp_path / "plain.toml", 'model = "m"\n')
+    with pytest.raises(ConfigError, match="--model NAME"):
+        load([plain], presets=["green"])
+    with pytest.raises(ConfigError, match="did you mean 'green'"):
+        load([], models=["m"], presets=["greem"])
+
+
+def test_sets_reach_a_preset_by_its_name() -> None:
+    """--set solutions.green.KEY changes the preset's side alone."""
+    sets = ["solutions.green.generation.max_tokens=9"]
+    spec = load([], models=["m"], presets=["green"], sets=sets)
+    assert [s.generation.max_tokens for s in spec.solutions] == [512, 9]
 
 
 def test_names_become_different() -> None:

@@ -42,6 +42,24 @@ def test_the_terminal_report_looks_as_agreed(width: int) -> None:
     assert text == expected
 
 
+@pytest.mark.parametrize("width", [80, 140])
+def test_two_solutions_are_held_against_each_other(width: int) -> None:
+    """Both layouts show every cost as a ratio with its interval, and quality as a difference."""
+    text = rendered(fake_summary(), width)
+    assert "green / plain" in text
+    assert text.count("0.60\u00d7") == 7
+    assert text.count("1.00\u00d7") == 1
+    assert "\u22120.05 to +0.05" in text
+    assert "not inferior at the margin 0.05" in " ".join(text.split())
+
+
+@pytest.mark.parametrize("names", [("alone",), ("a", "b", "c")])
+def test_other_numbers_of_solutions_have_no_ratio(names: tuple[str, ...]) -> None:
+    """With one solution or three there is no single pair to hold against each other."""
+    for width in (80, 160):
+        assert "\u00d7" not in rendered(fake_summary(names), width)
+
+
 def test_missing_energy_is_said_and_never_zero() -> None:
     """Without energy the cells say "not measured" and a footnote says why."""
     for width in (80, 120):

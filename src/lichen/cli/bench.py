@@ -25,6 +25,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.command("bench")
 @click.argument("files", nargs=-1, type=_FILE)
 @click.option("--model", "-m", "models", multiple=True, help="Add a solution: this model, plain.")
+@click.option("--green", is_flag=True, help="Beside each --model, the same one accelerated.")
 @click.option("--task", "-t", default=None, help="Task; see  lichen tasks list.")
 @click.option("--limit", "-n", type=int, default=None, help="Only so many problems, spread evenly.")
 @click.option("--samples", type=int, default=None, help="Attempts per problem.")
@@ -41,6 +42,7 @@ def command(  # noqa: PLR0913 (one parameter per documented option)
     *,
     files: tuple[Path, ...],
     models: tuple[str, ...],
+    green: bool,
     task: str | None,
     limit: int | None,
     samples: int | None,
@@ -56,8 +58,9 @@ def command(  # noqa: PLR0913 (one parameter per documented option)
 ) -> None:
     """Run a task through solutions: quality beside six costs.
 
-    FILES are solution files (or one run file); --model adds a plain solution of a model. With two
-    or more solutions, blocks are interleaved and compared. The same command resumes an
+    FILES are solution files (or one run file); --model adds a plain solution of a model, and
+    --green a second one beside it with the settings of the preset that ships with lichen. With
+    two or more solutions, blocks are interleaved and compared. The same command resumes an
     interrupted run.
     """
     flags = {
@@ -66,7 +69,8 @@ def command(  # noqa: PLR0913 (one parameter per documented option)
         "samples": samples,
         "engine.slots": slots,
     }
-    spec = load(files, models=models, flags=flags, sets=sets)
+    presets = ("green",) if green else ()
+    spec = load(files, models=models, presets=presets, flags=flags, sets=sets)
     factors = relevant(factor_set(region or default_region()))
     catalog = make_catalog(console.download_progress())
     with workbench(spec, store_url=url or store_url(), catalog=catalog, fresh=fresh) as bench:

@@ -43,6 +43,7 @@ _PACKAGES = ("xllamacpp", "numpy", "pydantic", "sqlalchemy", "torch", "transform
 
 _MOST_PER_BLOCK = 16
 _WANTED_BLOCKS = 8
+_FEWEST_BLOCKS = 5
 
 MODEL_FREE_ENGINES = frozenset({"bm25", "openai_http"})
 """Engines that load no model file on this machine."""
@@ -229,9 +230,11 @@ def workbench(
 
 
 def _block_size(attempts: int, slots: int) -> int:
-    # Measurement error is shared within a block, so intervals need several blocks (8 or more); a
-    # block smaller than the slots would leave some of them without work.
-    return max(slots, min(_MOST_PER_BLOCK, -(-attempts // _WANTED_BLOCKS)))
+    # Measurement error is shared within a block, so intervals need several blocks (8 or more). A
+    # block smaller than the slots leaves some of them without work; but with fewer than five
+    # blocks Student's t (12.7 for three of unequal weight) makes any interval worthless.
+    filled = min(slots, -(-attempts // _FEWEST_BLOCKS))
+    return max(filled, min(_MOST_PER_BLOCK, -(-attempts // _WANTED_BLOCKS)))
 
 
 def _settings(spec: SolutionSpec) -> tuple[tuple[str, str], ...]:

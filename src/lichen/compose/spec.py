@@ -23,12 +23,13 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from lichen.compose import presets as shipped
 from lichen.core.errors import ConfigError
 
 Scalar = str | int | float | bool
@@ -139,6 +140,7 @@ def load(
     files: Sequence[Path],
     *,
     models: Sequence[str] = (),
+    presets: Sequence[str] = (),
     flags: Mapping[str, object] | None = None,
     sets: Sequence[str] = (),
 ) -> RunSpec:
@@ -147,6 +149,7 @@ def load(
     Args:
         files: TOML files; a run file must be the only one.
         models: each adds a solution of that model with default settings.
+        presets: shipped settings; each adds a further solution beside every model's plain one.
         flags: dotted path -> value; None values are skipped.
         sets: ``path=value`` texts; a value is TOML if it parses as such, else a string. A path
             that begins with ``engine.`` or ``generation.`` applies to every solution.
@@ -155,7 +158,7 @@ def load(
         ConfigError: unreadable file, unknown key, value out of range; says which and where.
     """
     document = _documents([(f, _read(f)) for f in files])
-    document.setdefault("solutions", []).extend({"model": m} for m in models)
+    document.setdefault("solutions", []).extend(_of_models(models, presets))
     for path, value in (flags or {}).items():
         if value is not None:
             _assign(document, path, value)
@@ -189,6 +192,21 @@ def _documents(parts: Sequence[tuple[Path, dict[str, Any]]]) -> dict[str, Any]:
     for path, d in parts:
         d.setdefault("name", path.stem)
     return {"solutions": [d for _, d in parts]}
+
+
+def _of_models(models: Sequence[str], presets: Sequence[str]) -> Iterator[dict[str, Any]]:
+    if presets and not models:
+        raise ConfigError(
+            f"the preset {presets[0]!r} is settings for a model: say which, with --model NAME"
+        )
+    for model in models:
+        if not presets:
+            yield {"model": model}
+            continue
+        whose = f"{_short(model)} " if len(models) > 1 else ""
+        yield {"name": f"{whose}{shipped.PLAIN}", "model": model}
+        for preset in presets:
+            yield {**shipped.document(preset), "name": f"{whose}{preset}", "model": model}
 
 
 def _assign(document: dict[str, Any], path: str, value: object) -> None:

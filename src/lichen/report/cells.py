@@ -129,6 +129,24 @@ def ratios(comparison: Comparison, basis: Basis) -> tuple[tuple[Cell, str], ...]
     return tuple(_ratio(found.get(dimension), basis) for dimension in Dimension)
 
 
+def duel(summary: Summary) -> Comparison | None:
+    """Return the one comparison of a summary of two solutions, B against A; None of others.
+
+    Only then a table has room and meaning for ratios beside the costs.
+    """
+    names = tuple(s.name for s in summary.solutions)
+    if len(summary.comparisons) != 1:
+        return None
+    (found,) = summary.comparisons
+    return found if names == (found.a, found.b) else None
+
+
+def difference(comparison: Comparison) -> Cell:
+    """Return how much better B's quality is than A's, with the paired interval."""
+    best, _, rest = fmt.signed(comparison.quality_difference).partition(" ")
+    return Cell(value=best, sampling=rest.strip("[]").replace(", ", " to "))
+
+
 def footnotes(table: tuple[Row, ...]) -> tuple[str, ...]:
     """Return the distinct reasons in reading order; a cell's mark is its place here plus one."""
     return tuple(dict.fromkeys(c.reason for row in table for c in row.cells if c.reason))

@@ -196,30 +196,21 @@ def _lede(run: RunRecord, summary: Summary) -> list[str]:
 
 def _table(summary: Summary, basis: Basis) -> TableView:
     table = cells.rows(summary, basis)
+    duel = cells.duel(summary)
     return TableView(
         basis=basis,
         rows=table,
         notes=cells.footnotes(table),
-        ratios=cells.ratios(summary.comparisons[0], basis) if _is_duel(summary) else (),
-    )
-
-
-def _is_duel(summary: Summary) -> bool:
-    """Whether the table has room and meaning for a column of ratios: B against A, nothing else."""
-    names = tuple(s.name for s in summary.solutions)
-    return len(summary.comparisons) == 1 and names == (
-        summary.comparisons[0].a,
-        summary.comparisons[0].b,
+        ratios=cells.ratios(duel, basis) if duel is not None else (),
     )
 
 
 def _against(summary: Summary) -> dict[str, Any]:
-    if not _is_duel(summary):
+    c = cells.duel(summary)
+    if c is None:
         return {"difference": None, "standing": ""}
-    c = summary.comparisons[0]
-    best, _, rest = fmt.signed(c.quality_difference).partition(" ")
     return {
-        "difference": cells.Cell(value=best, sampling=rest.strip("[]").replace(", ", " to ")),
+        "difference": cells.difference(c),
         "standing": "difference; not inferior" if c.non_inferior else "difference; may be inferior",
     }
 

@@ -65,13 +65,14 @@ class Headline:
         """Choose the layout by the width there is."""
         table = cells.rows(self.summary, self.basis)
         notes = cells.footnotes(table)
+        against = _against(self.summary, self.basis)
         yield _title(self.summary, self.basis)
-        wide = _wide(self.summary, table, notes)
+        wide = _wide(self.summary, table, notes, against)
         needed = console.measure(wide, options=options.update(width=_UNLIMITED)).maximum
         if needed <= (self.width or options.max_width):
             yield wide
         else:
-            yield from _tall(self.summary, table, notes)
+            yield from _tall(self.summary, table, notes, against)
         yield _legend(self.summary, table)
         for i, reason in enumerate(notes, 1):
             yield _text(f"{fmt.superscript(i)} {reason}", style="dim")
@@ -149,7 +150,28 @@ def priced(summaries: Sequence[Summary]) -> RenderableType:
     return table
 
 
-def _wide(summary: Summary, table: tuple[Row, ...], notes: tuple[str, ...]) -> Table:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Against:
+    """B against A: the difference in quality, then a ratio for every row of the table."""
+
+    label: str
+    cells: tuple[Cell, ...]
+
+
+def _against(summary: Summary, basis: Basis) -> _Against | None:
+    duel = cells.duel(summary)
+    if duel is None:
+        return None
+    ratios = (ratio for ratio, _ in cells.ratios(duel, basis))
+    return _Against(
+        label=f"{one_line(duel.b)} / {one_line(duel.a)}",
+        cells=(cells.difference(duel), *ratios),
+    )
+
+
+def _wide(
+    summary: Summary, table: tuple[Row, ...], notes: tuple[str, ...], against: _Against | None
+) -> Table:
     grid = _table()
     grid.add_column("solution", max_width=_NAME_WIDTH, min_width=6, overflow="fold")
     grid.add_column(_text(one_line(summary.metric)), justify="right", no_wrap=True)
@@ -163,31 +185,45 @@ def _wide(summary: Summary, table: tuple[Row, ...], notes: tuple[str, ...]) -> T
             _compact(cells.quality(solution), notes),
             *(_compact(row.cells[i], notes, ranged=_ranged(row)) for row in table),
         )
+    if against is not None:
+        grid.add_row(_text(against.label), *(_compact(cell, notes) for cell in against.cells))
     return grid
 
 
-def _tall(summary: Summary, table: tuple[Row, ...], notes: tuple[str, ...]) -> list[Table]:
+def _tall(
+    summary: Summary, table: tuple[Row, ...], notes: tuple[str, ...], against: _Against | None
+) -> list[Table]:
     indices = range(len(summary.solutions))
     chunks = [indices[i : i + SIDE_BY_SIDE] for i in range(0, len(indices), SIDE_BY_SIDE)]
-    return [_tall_part(summary, table, notes, chunk) for chunk in chunks]
+    return [_tall_part(summary, table, notes, chunk, against) for chunk in chunks]
 
 
 def _tall_part(
-    summary: Summary, table: tuple[Row, ...], notes: tuple[str, ...], chunk: Sequence[int]
+    summary: Summary,
+    table: tuple[Row, ...],
+    notes: tuple[str, ...],
+    chunk: Sequence[int],
+    against: _Against | None,
 ) -> Table:
     grid = _table()
     grid.add_column("", no_wrap=True)
     chosen: list[SolutionSummary] = [summary.solutions[i] for i in chunk]
     for solution in chosen:
         grid.add_column(_text(one_line(solution.name)), justify="right", overflow="fold")
+    last: list[list[Text]] = [[] for _ in range(len(table) + 1)]
+    if against is not None:
+        grid.add_column(_text(against.label), justify="right", overflow="fold")
+        last = [[_compact(cell, notes)] for cell in against.cells]
     grid.add_row(
         _text(one_line(summary.metric), style="bold"),
         *(_spacious(cells.quality(s), notes) for s in chosen),
+        *last[0],
     )
-    for row in table:
+    for row, ratio in zip(table, last[1:], strict=True):
         rung_unit = row.unit.symbol if _ranged(row) else ""
         label = _stacked((f"{row.label}, {row.unit.symbol}", "bold"), (row.methods, "dim"))
-        grid.add_row(label, *(_spacious(row.cells[i], notes, rung_unit=rung_unit) for i in chunk))
+        values = (_spacious(row.cells[i], notes, rung_unit=rung_unit) for i in chunk)
+        grid.add_row(label, *values, *ratio)
     return grid
 
 
@@ -253,6 +289,12 @@ def _title(summary: Summary, basis: Basis) -> Text:
 def _legend(summary: Summary, table: tuple[Row, ...]) -> Text:
     confidence = fmt.percent(summary.confidence)
     text = f"Ranges beside the numbers: {confidence} of resampled problems."
+    if (duel := cells.duel(summary)) is not None:
+        standing = "not inferior" if duel.non_inferior else "not shown to be non-inferior"
+        text += (
+            f" {one_line(duel.b)} / {one_line(duel.a)}: costs as ratios, quality as the difference"
+            f" ({standing} at the margin {duel.margin:g})."
+        )
     energy = next(r for r in table if r.dimension is Dimension.ENERGY)
     if any(c.systematic for c in energy.cells):
         text += " Range under the energy: how it was obtained, and how far off it may be."

@@ -26,7 +26,12 @@ ENGINE: Final = "costed"
 
 
 def install(
-    replace: Callable[[str, object], None], surface: Surface, folder: Path, *, problems: int = 12
+    replace: Callable[[str, object], None],
+    surface: Surface,
+    folder: Path,
+    *,
+    problems: int = 12,
+    text: str = "one two three four five six seven eight nine ten eleven twelve",
 ) -> FakeClock:
     """Put the fakes in place and return the CPU clock that all work moves.
 
@@ -35,13 +40,14 @@ def install(
         surface: costs by engine options.
         folder: for the data file.
         problems: of the task, alike but for their names.
+        text: every answer.
     """
     cpu = FakeClock()
     rows = [{**HUMANEVAL_ROWS[0], "task_id": f"HumanEval/{i}"} for i in range(problems)]
     data = write_rows(folder / "data.jsonl", rows)
 
     def engine(_model: ModelArtifact | None, options: Mapping[str, object]) -> CostedEngine:
-        return CostedEngine(surface, options, cpu=cpu)
+        return CostedEngine(surface, options, cpu=cpu, text=text)
 
     def task(_spec: TaskSpec, _catalog: Catalog, sandbox: Sandbox) -> Task:
         return make_humaneval(TaskContext(data_path=data, data_sha256="0" * 64, sandbox=sandbox))
