@@ -39,7 +39,7 @@ from lichen.compose.spec import RunSpec, load
 from lichen.core.errors import ConfigError, LichenError
 from lichen.core.interval import Interval
 from lichen.core.measurement import Missing
-from lichen.core.record import RunRecord, SampleRecord, SolutionRecord
+from lichen.core.record import SampleRecord, SolutionRecord
 from lichen.core.summary import Comparison, CostRatio, Dimension
 from lichen.footprint import factor_set, relevant
 from lichen.store import open_store
@@ -137,7 +137,7 @@ def results(found: StoredRun, command: str) -> dict[str, Any]:
             "style": found.run.prompt_style,
             "half": json.loads(found.run.spec)["task"]["half"],
             "problems": plain.problems,
-            "machine": machine(found.run),
+            "machine": strategy_pages.machine(found.run.environment),
             "notes": list(found.run.notes),
             "plain": {
                 "quality": _three(plain.quality),
@@ -189,13 +189,6 @@ def _three(value: Interval | Missing) -> dict[str, Any]:
 
 def _model(solution: SolutionRecord) -> str:
     return solution.model.name if solution.model is not None else "unknown"
-
-
-def machine(run: RunRecord) -> str:
-    """Name the class of machine: processor, how many, memory."""
-    e = run.environment
-    gpus = ", ".join(e.gpus) or "no GPU"
-    return f"{e.cpu_model}, {e.usable_cpus} CPUs, {e.memory_bytes / 2**30:.0f} GiB, {gpus}"
 
 
 def command_of(given: argparse.Namespace) -> str:

@@ -2,8 +2,8 @@
 
     python benchmarks/strategy_pages.py [--check]
 
-Reads ``benchmarks/results/strategies.json`` (``strategies.py`` writes it) and ``answer_cache.json``
-(``answer_cache.py --json``). Writes what follows the marker line of every page in
+Reads from ``benchmarks/results`` what ``strategies.py``, ``speculation.py --write`` and
+``answer_cache.py --write`` put there. Writes what follows the marker line of every page in
 ``docs/explanation/strategies`` and the whole of ``measured.md`` there. What was not measured says
 so, with the reason; no number comes from anywhere else.
 """
@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from lichen.acceleration import STRATEGIES
+from lichen.core.record import Environment
+from lichen.meter.environment import capture
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 RESULTS: Final = ROOT / "benchmarks" / "results"
@@ -30,7 +32,7 @@ CACHE: Final = "answer_cache"
 WIDTH: Final = 110
 """Characters in a line of text, as in the pages."""
 
-_NO_CACHE: Final = "`python benchmarks/answer_cache.py --json` has not been run"
+_NO_CACHE: Final = "`python benchmarks/answer_cache.py --write` has not been run"
 
 _HEAD: Final = (
     "Every strategy alone against plain: the same model, one request at a time, engine defaults, "
@@ -47,24 +49,24 @@ _ROW_HEAD: Final = (
 )
 
 
-def render(
-    measured: Mapping[str, Any], cache: Mapping[str, Any] | None, pages: Mapping[str, str]
-) -> dict[str, str]:
+def render(results: Mapping[str, Mapping[str, Any]], pages: Mapping[str, str]) -> dict[str, str]:
     """Return the text of every page, by its name without ``.md``.
 
     Args:
-        measured: the document of ``strategies.py``; {} if there is none.
-        cache: the document of ``answer_cache.py``, None if there is none.
+        results: the documents that the scripts wrote, by script; one that is not there is missing.
         pages: the strategies' pages as they are, by strategy.
 
     Raises:
         ValueError: a page has no marker line, or more than one.
     """
+    measured, cache = results.get("strategies", {}), results.get(CACHE, {})
     found = {}
     for name, text in pages.items():
         if text.count(MARKER) != 1:
             raise ValueError(f"{name}.md needs the line {MARKER!r} once")
         own = _cache_section(cache) if name == CACHE else _section(name, measured)
+        if name == "speculation":
+            own += "".join(map(_equality, results.get("speculation", {}).items()))
         found[name] = f"{text.partition(MARKER)[0]}{MARKER}\n\n{own}"
     return {**found, "measured": _table(measured, cache, list(pages))}
 
@@ -82,7 +84,7 @@ def _section(name: str, measured: Mapping[str, Any]) -> str:
     return "\n\n".join([*parts, "All strategies: [measured](measured.md)."]) + "\n"
 
 
-def _table(measured: Mapping[str, Any], cache: Mapping[str, Any] | None, names: list[str]) -> str:
+def _table(measured: Mapping[str, Any], cache: Mapping[str, Any], names: list[str]) -> str:
     parts = ["# What each strategy does alone", _text(_HEAD)]
     for id_, run in measured.get("runs", {}).items():
         rows = [r for r in measured["rows"] if r["run"] == id_]
@@ -153,10 +155,29 @@ def _interval(value: Mapping[str, Any], *, sign: bool = False) -> str:
     return f"{value['value']:{form}} [{value['low']:{form}}, {value['high']:{form}}]"
 
 
-def _cache_section(cache: Mapping[str, Any] | None) -> str:
+def _equality(item: tuple[str, Mapping[str, Any]]) -> str:
+    """Say whether speculation said what the model says, and what it cost."""
+    who, found = item
+    cpu = found["cpu_per_token_ratio"]
+    said = (
+        f"Greedy equality, {who}, {found['settings']['max_tokens']} tokens at most: of "
+        f"{found['prompts']} answers {found['identical']} are the same token by token, "
+        f"{found['different_but_near_tie']} part at a near-tie (at most "
+        f"{found['near_tie_nats']} nats), {len(found['unexplained'])} differ for no such reason. "
+        f"Share of answer tokens that were accepted drafts: {found['accepted_share_of_tokens']}. "
+        f"CPU-seconds per token, ratio to plain: {cpu['value']} [{cpu['low']}, {cpu['high']}] "
+        f"(90 %). {found['machine']}; {found['date']}."
+    )
+    return f"\n{_text(said)}\n\n`{found['command']}`\n"
+
+
+def _cache_section(cache: Mapping[str, Any]) -> str:
     """Return what the replayed trace showed: hits, tokens, and joules with their method."""
-    if cache is None:
-        return f"Not measured: {_NO_CACHE}.\n"
+    parts = [part for found in cache.values() for part in _replayed(found)]
+    return "\n\n".join(parts or [f"Not measured: {_NO_CACHE}."]) + "\n"
+
+
+def _replayed(cache: Mapping[str, Any]) -> list[str]:
     asked = next(iter(next(iter(cache["scripted"].values())).values()))["requests"]
     how = (
         f"Replayed typing: {len(cache['files'])} files, {cache['keystrokes_per_file']} keystrokes "
@@ -175,7 +196,7 @@ def _cache_section(cache: Mapping[str, Any] | None) -> str:
         )
         parts.append("\n".join(_real_rows(found)))
         parts.append(_text(f"{_saved(found['saved_energy'])} {_agreement(found)}"))
-    return "\n\n".join(parts) + "\n"
+    return parts
 
 
 def _scripted_rows(scripted: Mapping[str, Any]) -> list[str]:
@@ -236,20 +257,38 @@ def _agreement(found: Mapping[str, Any]) -> str:
     )
 
 
-def _cache_line(cache: Mapping[str, Any] | None) -> str:
-    where = f"[{CACHE}]({CACHE}.md) is measured by `benchmarks/answer_cache.py` on a replayed trace"
-    if cache is None:
-        return _text(f"{where}. Not measured: {_NO_CACHE}.")
-    rates = [by["defaults"]["hit_rate"] for by in cache["scripted"].values()]
-    said = f"{where} of typing: {min(rates):.0%} to {max(rates):.0%} hits with a scripted model"
-    for model, found in cache.get("real", {}).items():
-        said += f", {found['cached']['hit_rate']:.0%} with {model}"
-    return _text(f"{said} ({cache['date']}; `{cache['command']}`).")
+def _cache_line(cache: Mapping[str, Any]) -> str:
+    said = f"[{CACHE}]({CACHE}.md) is measured by `benchmarks/answer_cache.py` on a replayed trace"
+    if not cache:
+        return _text(f"{said}. Not measured: {_NO_CACHE}.")
+    (found,) = cache.values()
+    rates = [by["defaults"]["hit_rate"] for by in found["scripted"].values()]
+    said += f" of typing: {min(rates):.0%} to {max(rates):.0%} hits with a scripted model"
+    for model, real in found.get("real", {}).items():
+        said += f", {real['cached']['hit_rate']:.0%} with {model}"
+    return _text(f"{said} ({found['date']}; `{found['command']}`).")
 
 
-def read(path: Path) -> dict[str, Any] | None:
-    """Return a result, None if there is none yet."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+def machine(environment: Environment | None = None) -> str:
+    """Name the class of machine: processor, how many, memory, GPUs."""
+    e = environment or capture()
+    gpus = ", ".join(e.gpus) or "no GPU"
+    return f"{e.cpu_model}, {e.usable_cpus} CPUs, {e.memory_bytes / 2**30:.0f} GiB, {gpus}"
+
+
+def read() -> dict[str, dict[str, Any]]:
+    """Return the results that are there, by script."""
+    files = sorted(RESULTS.glob("*.json"))
+    return {f.stem: json.loads(f.read_text(encoding="utf-8")) for f in files}
+
+
+def write_result(script: str, key: str, document: Mapping[str, Any]) -> None:
+    """Put a script's result in the place of its last one of that key, and fill the pages."""
+    everything = {**read().get(script, {}), key: document}
+    RESULTS.mkdir(exist_ok=True)
+    text = json.dumps(everything, indent=1) + "\n"
+    (RESULTS / f"{script}.json").write_text(text, encoding="utf-8")
+    main([])
 
 
 def main(words: list[str] | None = None) -> int:
@@ -258,7 +297,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="only say whether they are up to date")
     check = parser.parse_args(words).check
     old = {n: (PAGES / f"{n}.md").read_text(encoding="utf-8") for n in STRATEGIES}
-    new = render(read(RESULTS / "strategies.json") or {}, read(RESULTS / f"{CACHE}.json"), old)
+    new = render(read(), old)
     stale = []
     for name, text in new.items():
         target = PAGES / f"{name}.md"

@@ -14,6 +14,8 @@ import pytest
 
 from lichen.acceleration import STRATEGIES
 from lichen.core.errors import ConfigError
+from lichen.core.generation import Request
+from lichen.testing.engine import ScriptedEngine
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
@@ -112,7 +114,7 @@ def test_every_strategy_has_numbers_or_a_reason(pages: ModuleType, strategies: M
     """Each page and the table give the ratio with its interval, or say why there is none."""
     document = strategies.merged({}, a_run("1", "prefix_cache"))
     old = {name: f"# {name}\n\n{pages.MARKER}\nold text\n" for name in STRATEGIES}
-    new = pages.render(document, None, old)
+    new = pages.render({"strategies": document}, old)
     assert set(new) == {*STRATEGIES, "measured"}
     assert "0.500 [0.400, 0.600]" in new["prefix_cache"]
     assert "-0.250 [-0.350, -0.150]" in new["prefix_cache"]
@@ -122,21 +124,21 @@ def test_every_strategy_has_numbers_or_a_reason(pages: ModuleType, strategies: M
         assert name in new["measured"]
     assert "0.500 [0.400, 0.600]" in new["measured"]
     assert "old text" not in "".join(new.values())
-    assert pages.render(document, None, {n: new[n] for n in old}) == new
+    assert pages.render({"strategies": document}, {n: new[n] for n in old}) == new
 
 
 def test_a_missing_number_says_why(pages: ModuleType, strategies: ModuleType) -> None:
     """Where CPU time could not be measured the row has the reason, not a number."""
     run = a_run("1", "prefix_cache")
     run["rows"][0]["cpu_ratio"] = {"missing": "the clock is away"}
-    new = pages.render(strategies.merged({}, run), None, {"prefix_cache": pages.MARKER})
+    new = pages.render({"strategies": strategies.merged({}, run)}, {"prefix_cache": pages.MARKER})
     assert "not measured: the clock is away" in new["prefix_cache"]
 
 
 def test_a_page_without_the_marker_is_refused(pages: ModuleType) -> None:
     """A section that would be lost is an error that names the page."""
     with pytest.raises(ValueError, match=r"prefix_cache\.md"):
-        pages.render({}, None, {"prefix_cache": "no marker"})
+        pages.render({}, {"prefix_cache": "no marker"})
 
 
 def test_a_strategy_that_cannot_be_measured_so_is_refused(strategies: ModuleType) -> None:
@@ -162,3 +164,36 @@ def test_each_solution_is_plain_with_one_strategy(strategies: ModuleType) -> Non
         assert other.engine == plain.engine
         assert other.generation == plain.generation
         assert other.model == ("s" if other.strategies[0].name == "cascade" else "m")
+
+
+def test_a_killed_measurement_keeps_whole_rows(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Rows that were written are there after a kill; half a row is done again."""
+    speculation = script("speculation", monkeypatch)
+    path = tmp_path / "a" / "journal.jsonl"
+    first = speculation.Journal(path)
+    first.add({"id": "1"})
+    first.add({"id": "2"})
+    path.write_text(path.read_text()[:-5])
+    again = speculation.Journal(path)
+    assert again.rows == [{"id": "1"}]
+    again.add({"id": "2"})
+    assert speculation.Journal(path).rows == [{"id": "1"}, {"id": "2"}]
+
+
+def test_answers_are_compared_token_by_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal texts in other tokens are told apart from equal tokens, and a difference is placed."""
+    speculation = script("speculation", monkeypatch)
+    request = Request(id="a", prompt="x", stream=True)
+
+    def said(text: str, pieces: list[str]) -> ScriptedEngine:
+        return ScriptedEngine(lambda _: text, split=lambda _: pieces)
+
+    plain = said("abcd", ["ab", "cd"])
+    same = speculation.compare(plain, said("abcd", ["ab", "cd"]), request, first=True)
+    assert same["identical"]
+    other = speculation.compare(plain, said("abcd", ["a", "bcd"]), request, first=False)
+    assert (other["identical"], other["same_text"]) == (False, True)
+    parted = speculation.compare(plain, said("abce", ["ab", "ce"]), request, first=True)
+    assert (parted["parted_at_token"], parted["said"]) == (1, ["cd", "ce"])
