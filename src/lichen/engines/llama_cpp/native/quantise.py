@@ -16,12 +16,11 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from lichen.catalog.tensor_types import TENSOR_TYPES, TensorType
 from lichen.core.errors import ConfigError, EngineError, MissingDependencyError
 from lichen.engines.llama_cpp.native.library import library
 
@@ -29,7 +28,6 @@ Floats = npt.NDArray[np.float32]
 Raw = npt.NDArray[np.uint8]
 
 _log = logging.getLogger(__name__)
-_NUMBERS: Final = {kind.name: number for number, kind in TENSOR_TYPES.items()}
 
 WRITABLE: Final = (
     *("F32", "F16", "BF16", "Q8_0", "Q5_0", "Q5_1", "Q4_0", "Q4_1"),
@@ -52,7 +50,24 @@ _TEST_ROWS: Final = 8
 _TEST_WIDTH: Final = 256
 """The largest block."""
 
-Chunk = Callable[[Floats, TensorType, Floats | None], Raw]
+
+class StorageType(Protocol):
+    """How weights are stored: ``block`` of them take ``block_bytes`` bytes."""
+
+    @property
+    def name(self) -> str:
+        """What ggml calls it, in capitals."""
+
+    @property
+    def block(self) -> int:
+        """Weights in a block."""
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of a block."""
+
+
+Chunk = Callable[[Floats, StorageType, Floats | None], Raw]
 
 
 class Quantiser:
@@ -71,7 +86,7 @@ class Quantiser:
         self._tested: set[str] = set()
         self._lock = threading.Lock()
 
-    def quantise(self, rows: Floats, kind: TensorType, weights: Floats | None = None) -> Raw:
+    def quantise(self, rows: Floats, kind: StorageType, weights: Floats | None = None) -> Raw:
         """Return ``rows`` (n, width) as stored: (n, bytes of a row).
 
         Args:
@@ -97,7 +112,7 @@ class Quantiser:
             done = pool.map(lambda part: chunk(part, kind, weighed), np.array_split(rows, parts))
             return np.concatenate(list(done))
 
-    def _chunk(self, kind: TensorType) -> Chunk:
+    def _chunk(self, kind: StorageType) -> Chunk:
         """Return what writes ``kind``, tested."""
         with self._lock:
             if self._native is None and not self._why_not:
@@ -120,7 +135,7 @@ class Quantiser:
         function.argtypes = _SIGNATURE
         self._native = function
 
-    def _numpy(self, kind: TensorType) -> Chunk:
+    def _numpy(self, kind: StorageType) -> Chunk:
         if kind.name not in _WITH_NUMPY:
             raise ConfigError(
                 f"weights cannot be written as {kind.name} here: {self._why_not}; without it "
@@ -128,13 +143,13 @@ class Quantiser:
             )
         return _write_with_numpy
 
-    def _write(self, rows: Floats, kind: TensorType, weights: Floats | None) -> Raw:
+    def _write(self, rows: Floats, kind: StorageType, weights: Floats | None) -> Raw:
         """Call llama.cpp for one block of rows."""
         count, width = rows.shape
         source = np.ascontiguousarray(rows, np.float32)
         target = np.zeros((count, width // kind.block * kind.block_bytes), np.uint8)
         written = self._native(
-            _NUMBERS[kind.name],
+            _gguf_type(kind).value,
             source.ctypes.data,
             target.ctypes.data,
             0,
@@ -163,7 +178,7 @@ _SIGNATURE: Final[list[Any]] = [
 _CASTS: Final = frozenset({"F32", "F16", "BF16"})
 
 
-def _check(rows: Floats, kind: TensorType, weights: Floats | None) -> None:
+def _check(rows: Floats, kind: StorageType, weights: Floats | None) -> None:
     """Refuse what llama.cpp would abort on, or cannot write."""
     if kind.name not in WRITABLE:
         raise ConfigError(f"weights cannot be written as {kind.name}: it is no type for weights")
@@ -197,7 +212,7 @@ def _floored(weights: Floats) -> Floats | None:
     return np.ascontiguousarray(scaled, np.float32)
 
 
-def _cast(rows: Floats, kind: TensorType) -> Raw:
+def _cast(rows: Floats, kind: StorageType) -> Raw:
     """Return rows as plain floating-point numbers."""
     exact = np.ascontiguousarray(rows, np.float32)
     if kind.name == "F32":
@@ -214,27 +229,24 @@ def _cast(rows: Floats, kind: TensorType) -> Raw:
     return stored.view(np.uint8).reshape(len(rows), -1)
 
 
-def _write_with_numpy(rows: Floats, kind: TensorType, weights: Floats | None) -> Raw:  # noqa: ARG001 (has no use for weights)
-    from gguf import GGMLQuantizationType, quants
+def _write_with_numpy(rows: Floats, kind: StorageType, weights: Floats | None) -> Raw:  # noqa: ARG001 (has no use for weights)
+    from gguf import quants
 
     exact = np.ascontiguousarray(rows, np.float32)
-    written = quants.quantize(exact, GGMLQuantizationType(_NUMBERS[kind.name]))
-    return np.asarray(written, np.uint8)
+    return np.asarray(quants.quantize(exact, _gguf_type(kind)), np.uint8)
 
 
-def _test(write: Chunk, kind: TensorType) -> None:
+def _test(write: Chunk, kind: StorageType) -> None:
     """Quantise random rows and read them back with another implementation.
 
     Raises:
         EngineError: what comes back is not what went in.
     """
-    try:
-        from gguf import GGMLQuantizationType, quants
-    except ImportError as exc:
-        raise MissingDependencyError.for_extra("gguf", "compress", "quantising") from exc
+    from gguf import quants
+
     rows = np.random.default_rng(0).standard_normal((_TEST_ROWS, _TEST_WIDTH)).astype(np.float32)
     raw = write(rows, kind, np.ones(_TEST_WIDTH, np.float32))
-    back = quants.dequantize(raw, GGMLQuantizationType(_NUMBERS[kind.name]))
+    back = quants.dequantize(raw, _gguf_type(kind))
     error = float(np.sqrt(np.square(back - rows).mean() / np.square(rows).mean()))
     if not error < _most_error(kind):
         raise EngineError(
@@ -243,10 +255,24 @@ def _test(write: Chunk, kind: TensorType) -> None:
         )
 
 
-def _most_error(kind: TensorType) -> float:
+def _gguf_type(kind: StorageType) -> Any:
+    """Return the type as the ``gguf`` package knows it; its value is ggml's number."""
+    try:
+        from gguf import GGMLQuantizationType
+    except ImportError as exc:
+        raise MissingDependencyError.for_extra("gguf", "compress", "quantising") from exc
+    try:
+        return GGMLQuantizationType[kind.name]
+    except KeyError as exc:
+        raise ConfigError(
+            f"the installed gguf does not know {kind.name}, so it cannot be written: upgrade it"
+        ) from exc
+
+
+def _most_error(kind: StorageType) -> float:
     """Return the relative error that normal noise may have: twice what good types reach, < 1.
 
     Uniform steps halve the error with each bit; ggml's types reach 1.4 to 3.3 times ``2**-bits``.
     Bytes in a wrong layout come back with an error of 1 and more.
     """
-    return float(min(4.0 * 2.0**-kind.bits_per_weight, 0.85))
+    return float(min(4.0 * 2.0 ** (-8.0 * kind.block_bytes / kind.block), 0.85))
