@@ -2,8 +2,8 @@
 
 Three levels. ``strict`` asks for proof: every check must be run, and the *bound* of an interval
 must be within the threshold. ``normal`` asks that nothing speaks against the child: the *estimate*
-must be within the threshold, and no test may show a loss; checks that could not be run do not count.
-``report`` judges like normal and stops nobody. The bounds are those of 95 % intervals.
+must be within the threshold, and no test may show a loss; checks that could not be run do not
+count. ``report`` judges like normal and stops nobody. The bounds are those of 95 % intervals.
 """
 
 from __future__ import annotations
