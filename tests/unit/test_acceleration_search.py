@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -21,12 +22,11 @@ from lichen.acceleration.candidates import (
 )
 from lichen.acceleration.racing import Observed, Rules, Standing, Track, cost_against
 from lichen.acceleration.search import search
-from lichen.acceleration.searched import Budget, Evaluate, Found, pays_back
+from lichen.acceleration.searched import Budget, Evaluate, Found, Round, pays_back
 from lichen.acceleration.strategy import StrategyContext
 from lichen.core.errors import ConfigError
 from lichen.core.interval import Interval
 from lichen.core.measurement import Missing
-from lichen.testing.clock import FakeClock
 from lichen.testing.in_process_sandbox import InProcessSandbox
 
 PROBLEMS = [f"p{i}" for i in range(40)]
@@ -52,17 +52,18 @@ class Surface:
         self.noise = noise
         self.clash = clash
         self.rng = random.Random(7)
-        self.clock = FakeClock()
         self.calls: list[tuple[CandidateSet, ...]] = []
         self.paid = 0.0
 
-    def __call__(
-        self, candidates: Sequence[CandidateSet], problems: Sequence[str]
-    ) -> Sequence[Observed]:
-        """Run plain and the candidates."""
+    def __call__(self, candidates: Sequence[CandidateSet], problems: Sequence[str]) -> Round:
+        """Run plain and the candidates; each takes half a second to load."""
         self.calls.append(tuple(candidates))
         drift = self.rng.uniform(1.0, 3.0)
-        return [self._seen(c, problems, drift) for c in ((), *candidates)]
+        seen = tuple(self._seen(c, problems, drift) for c in ((), *candidates))
+        wall_s = sum(o.wall_s for o in seen)
+        cpu_s = sum(sum(o.cpu_s) for o in seen) + 0.5 * len(seen)
+        self.paid += cpu_s
+        return Round(observed=seen, cpu_s=cpu_s, seconds=wall_s)
 
     def _seen(self, candidate: CandidateSet, problems: Sequence[str], drift: float) -> Observed:
         names = [c.label for c in candidate]
@@ -72,17 +73,15 @@ class Surface:
         cost = drift * factor * math.exp(self.rng.gauss(0, self.noise))
         lost = sum(self.lost.get(n, 0.0) for n in names)
         wrong = {p for p in problems if random.Random(p).random() < lost}
-        self.clock.advance(cost * len(problems))
-        self.paid += cost * len(problems) + 0.5
         return Observed(
             quality=tuple(0.0 if p in wrong else 1.0 for p in problems),
             cpu_s=(cost,) * len(problems),
             latency_s=(math.prod(self.latency.get(n, 1.0) for n in names),) * len(problems),
-            load_cpu_s=0.5,
+            wall_s=cost * len(problems),
         )
 
 
-def found(surface: Surface, *, seconds: float = 1e6, **rules: float) -> Found:
+def found(surface: Surface, *, seconds: float = 1e6, proof: int = 0, **rules: float) -> Found:
     """Search the surface's own strategies."""
     choices = [Choice(strategy=n) for n in surface.factors]
     evaluate: Evaluate = surface
@@ -91,8 +90,7 @@ def found(surface: Surface, *, seconds: float = 1e6, **rules: float) -> Found:
         choices,
         PROBLEMS,
         rules=Rules(**rules),  # type: ignore[arg-type]
-        budget=Budget(seconds=seconds, problems_per_round=8),
-        clock=surface.clock,
+        budget=Budget(seconds=seconds, problems_per_round=8, proof=proof),
     )
 
 
@@ -199,7 +197,7 @@ def test_search_keeps_one_setting_of_a_strategy() -> None:
     """Of two settings of a strategy the cheaper one wins; they are never joined."""
     few, many = (Choice(strategy="concurrency", options=(("slots", n),)) for n in (4, 8))
     surface = Surface({few.label: 0.7, many.label: 0.5})
-    result = search(surface, [few, many], PROBLEMS, budget=Budget(seconds=1e6), clock=surface.clock)
+    result = search(surface, [few, many], PROBLEMS, budget=Budget(seconds=1e6))
     assert result.best == (many,)
 
 
@@ -303,8 +301,47 @@ def test_search_takes_smaller_rounds_where_time_is_short() -> None:
 
 
 def test_search_begins_nothing_that_cannot_end() -> None:
-    """With a budget for the pilot alone, nothing is promised and the search is not complete."""
-    result = found(Surface({"a": 0.5}), seconds=10.0)
-    assert result.best == ()
+    """A budget that holds no look at a candidate is refused with what would do."""
+    surface = Surface({"a": 0.5})
+    with pytest.raises(ConfigError, match="give it at least 1m"):
+        found(surface, seconds=10.0)
+    assert surface.calls == [()]
+
+
+def test_search_refuses_a_budget_that_verification_would_eat() -> None:
+    """Verification is set aside first; where nothing is left for the search, it says so."""
+    with pytest.raises(ConfigError, match=r"too small: verifying takes about .*1000 answers"):
+        found(Surface({"a": 0.5}), seconds=600.0, proof=1000)
+
+
+def test_search_leaves_the_verification_its_time() -> None:
+    """What is set aside covers plain twice, and the search ends before it would touch that."""
+    surface = Surface({"a": 0.5, "b": 0.8, "c": 0.9})
+    result = found(surface, seconds=400.0, proof=40)
+    pilot = result.looks[0]
+    assert result.reserved_s == pytest.approx(2 * 40 * pilot.observed.wall_s / len(pilot.problems))
+    assert result.spent_s <= 400.0 - result.reserved_s
     assert not result.complete
-    assert {look.candidate for look in result.looks} == {()}
+
+
+def test_search_goes_the_same_way_over_stored_rounds() -> None:
+    """Given what the rounds said, the search asks for the same rounds again: it can be resumed."""
+    live = Surface({"a": 0.5, "b": 0.8, "c": 1.1}, noise=0.2)
+    kept: list[Round] = []
+
+    def recording(candidates: Sequence[CandidateSet], problems: Sequence[str]) -> Round:
+        kept.append(live(candidates, problems))
+        return kept[-1]
+
+    asked: list[tuple[CandidateSet, ...]] = []
+
+    def replaying(candidates: Sequence[CandidateSet], _problems: Sequence[str]) -> Round:
+        asked.append(tuple(candidates))
+        return replace(kept[len(asked) - 1], stored=True)
+
+    choices = [Choice(strategy=n) for n in live.factors]
+    first = search(recording, choices, PROBLEMS)
+    again = search(replaying, choices, PROBLEMS)
+    assert asked == live.calls
+    assert again.stored_rounds == again.rounds == first.rounds
+    assert replace(again, stored_rounds=0) == first

@@ -112,7 +112,7 @@ def test_dry_run_runs_nothing(shell: Shell) -> None:
     assert "90 s" in done.output
     assert not list(shell.folder.glob("green*.toml"))
     planned = json.loads(shell("--dry-run", "--json", surface=never).stdout)
-    assert planned["at_most_s"] == 600
+    assert planned["at_most_s"] == 3600
     assert planned["verification_problems"] == 6
 
 

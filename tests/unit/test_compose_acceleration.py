@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -15,12 +15,11 @@ from lichen.catalog import Catalog
 from lichen.compose.acceleration import (
     BenchmarkEvaluate,
     base_of,
-    cpu_bill,
     halves,
-    runner,
     solution_of,
     verification,
 )
+from lichen.compose.rounds import Rounds, rounds_for, spent_on
 from lichen.compose.solution_file import check_writable, solution_text, write_solution
 from lichen.compose.spec import EngineSpec, RunSpec, SolutionSpec, StrategySpec, TaskSpec, load
 from lichen.core.errors import ConfigError, EngineError, LichenError
@@ -49,11 +48,28 @@ def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunSpec:
 
 
 @pytest.fixture
-def evaluate(spec: RunSpec, tmp_path: Path) -> BenchmarkEvaluate:
-    """The port over that spec."""
+def rounds(spec: RunSpec, tmp_path: Path) -> Iterator[Rounds]:
+    """What runs the rounds of a search over that spec."""
     catalog = Catalog(cache_dir=tmp_path, mirror_dirs=(), offline=True)
-    run_it = runner(store_url=f"sqlite:///{tmp_path}/runs.sqlite", catalog=catalog)
-    return BenchmarkEvaluate(spec=spec, run_it=run_it)
+    url = f"sqlite:///{tmp_path}/runs.sqlite"
+    with rounds_for(spec, store_url=url, catalog=catalog) as opened:
+        yield opened
+
+
+@pytest.fixture
+def evaluate(spec: RunSpec, rounds: Rounds) -> BenchmarkEvaluate:
+    """The port over that spec."""
+    return BenchmarkEvaluate(spec=spec, rounds=rounds)
+
+
+class Watching:
+    """An observer that only listens."""
+
+    def stage(self, text: str) -> None:
+        """Ignore it."""
+
+    def advanced(self, attempts: int, text: str) -> None:
+        """Ignore it."""
 
 
 def test_halves_are_even_and_odd(spec: RunSpec, tmp_path: Path) -> None:
@@ -69,15 +85,18 @@ def test_halves_are_even_and_odd(spec: RunSpec, tmp_path: Path) -> None:
 def test_evaluate_measures_plain_and_candidates_in_one_run(evaluate: BenchmarkEvaluate) -> None:
     """Plain comes first, and a candidate that costs half is seen to cost half."""
     ids = ["HumanEval/0", "HumanEval/2"]
-    plain, four = evaluate([(FOUR,)], ids)
+    seen = evaluate([(FOUR,)], ids)
+    plain, four = seen.observed
     assert sum(four.cpu_s) == pytest.approx(sum(plain.cpu_s) / 2)
     assert len(four.quality) == len(four.latency_s) == 2
+    assert plain.wall_s == pytest.approx(2 * four.wall_s)
+    assert seen.cpu_s >= sum(plain.cpu_s) + sum(four.cpu_s)
     assert len(evaluate.run_ids) == 1
 
 
 def test_evaluate_sorts_out_what_cannot_be_loaded(evaluate: BenchmarkEvaluate) -> None:
     """A broken candidate comes back with its reason; the others are measured all the same."""
-    plain, broken, four = evaluate([(SEVEN,), (FOUR,)], ["HumanEval/0", "HumanEval/2"])
+    plain, broken, four = evaluate([(SEVEN,), (FOUR,)], ["HumanEval/0", "HumanEval/2"]).observed
     assert "seven slots" in broken.error
     assert sum(four.cpu_s) == pytest.approx(sum(plain.cpu_s) / 2)
 
@@ -102,10 +121,14 @@ def test_search_over_the_benchmark_finds_what_pays(
     )
     assert result.best == (FOUR,)
     proof = verification(spec, result.best, ["HumanEval/1", "HumanEval/3"], ablation=True)
-    stored = evaluate.run_it(proof)
+    stored = evaluate.rounds.prove(proof, fresh=False, observer=Watching())
     assert [s.name for s in stored.run.solutions] == ["plain", "green"]
     assert set(stored.run.problem_ids) == {"HumanEval/1", "HumanEval/3"}
-    assert cpu_bill(stored) > 0
+    assert spent_on(stored).cpu_s > 0
+    again = evaluate.rounds.prove(proof, fresh=False, observer=Watching())
+    assert again.run.id == stored.run.id
+    fresh = evaluate.rounds.prove(proof, fresh=True, observer=Watching())
+    assert fresh.run.id != stored.run.id
 
 
 def test_verification_can_leave_out_each_strategy() -> None:

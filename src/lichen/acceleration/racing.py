@@ -42,14 +42,14 @@ class Observed:
         quality: per problem, in [0, 1].
         cpu_s: CPU-seconds per problem, > 0 in sum.
         latency_s: seconds from question to answer, per problem.
-        load_cpu_s: CPU-seconds that bringing it up cost; the search's own bill.
+        wall_s: seconds for all of them, judging included.
         error: a sentence if it could not be run at all; everything else is empty then.
     """
 
     quality: tuple[float, ...] = ()
     cpu_s: tuple[float, ...] = ()
     latency_s: tuple[float, ...] = ()
-    load_cpu_s: float = 0.0
+    wall_s: float = 0.0
     error: str = ""
 
 

@@ -10,6 +10,9 @@
 With k choices of s strategies that costs in the order of k + 2 s races, not a product. Nothing is
 run here: everything comes through the port ``Evaluate``. Every measurement is reported, and the
 search pays its own bill: CPU-seconds spent, and after how many requests they are paid back.
+
+The search is a function of its arguments and of what ``Evaluate`` returns; it looks at no clock.
+Time is what the rounds say they took, so that one whose rounds are stored goes the same way again.
 """
 
 from __future__ import annotations
@@ -17,7 +20,6 @@ from __future__ import annotations
 import math
 import random
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -40,6 +42,8 @@ from lichen.acceleration.searched import (
     Look,
     Progress,
     Race,
+    Round,
+    in_words,
     pays_back,
 )
 from lichen.core.errors import ConfigError
@@ -47,7 +51,7 @@ from lichen.core.interval import Interval
 from lichen.core.measurement import Missing
 
 SCREENING_SHARE: Final = 0.6
-"""Part of the budget that screening may use, so that some is left for joining what pays."""
+"""Part of the search's time that screening may use, so that some is left for joining what pays."""
 
 LEAST_PROBLEMS: Final = 4
 """Problems in a round at least: with fewer, settings that run requests together cannot show it."""
@@ -56,9 +60,10 @@ _PILOT: Final = 2
 """Problems that plain answers first, to see how long things take."""
 
 _SCREENING: Final = "screening"
+_MINUTE_S: Final = 60.0
 
 
-def search(  # noqa: PLR0913 (one verb: its values, then its ports by name)
+def search(
     evaluate: Evaluate,
     choices: Sequence[Choice],
     problems: Sequence[str],
@@ -66,7 +71,6 @@ def search(  # noqa: PLR0913 (one verb: its values, then its ports by name)
     rules: Rules | None = None,
     budget: Budget | None = None,
     seed: int = 0,
-    clock: Callable[[], float] = time.monotonic,
     progress: Progress = lambda _what, _share: None,
 ) -> Found:
     """Find the cheapest set of strategies that keeps the quality.
@@ -79,18 +83,18 @@ def search(  # noqa: PLR0913 (one verb: its values, then its ports by name)
         rules: when a race is decided.
         budget: what may be spent.
         seed: of the problems' order.
-        clock: monotonic seconds.
         progress: see ``Progress``.
 
     Raises:
-        ConfigError: no problem to calibrate on.
+        ConfigError: no problem to calibrate on, or the budget cannot hold the verification and one
+            round.
         LichenError: plain itself cannot be run.
     """
     if not problems:
         raise ConfigError("there is no problem to calibrate on; raise --limit")
     shuffled = list(problems)
     random.Random(seed).shuffle(shuffled)  # noqa: S311 (an order is no secret)
-    state = _Search(evaluate, shuffled, rules or Rules(), budget or Budget(), clock, progress)
+    state = _Search(evaluate, shuffled, rules or Rules(), budget or Budget(), progress)
     state.pilot(len(choices))
     state.screen([(c,) for c in choices])
     state.forward()
@@ -108,7 +112,6 @@ class _Search:
     problems: list[str]
     rules: Rules
     budget: Budget
-    clock: Callable[[], float]
     progress: Progress
     tracks: dict[CandidateSet, Track] = field(default_factory=dict)
     standings: dict[CandidateSet, Standing] = field(default_factory=dict)
@@ -120,29 +123,57 @@ class _Search:
     round: int = 0
     size: int = 1
     position: int = 0
-    began_s: float = field(default=0.0)
+    rounds: list[Round] = field(default_factory=list)
+    reserved_s: float = 0.0
     guess_s: float = 0.0
     longest_s: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.began_s = self.clock()
 
     # -- stages --------------------------------------------------------------------------------
 
     def pilot(self, choices: int) -> None:
-        """Let plain answer a little, and size the rounds so that two of screening fit."""
+        """Let plain answer a little; set time aside for the proof, and size the rounds.
+
+        Raises:
+            ConfigError: no round would fit beside the verification.
+        """
         self.size = _PILOT
         ids = self._next_problems()
         self.progress("pilot: plain", 0.0)
-        (plain,) = self.evaluate((), ids)
-        self.looks.append(Look(round=self.round, candidate=(), problems=ids, observed=plain))
-        answer_s = (self.clock() - self.began_s) / len(ids)
+        ran = self._evaluated((), ids)
+        (plain,) = ran.observed
+        answer_s = plain.wall_s / len(ids)
+        load_s = max(0.0, ran.seconds - plain.wall_s)
+        if self.budget.proof:
+            self.reserved_s = 2 * (self.budget.proof * answer_s + load_s)
         together = self.budget.together
         answers = choices + math.ceil(choices / together)
-        fitting = self.budget.seconds * SCREENING_SHARE / 2 / max(answer_s * answers, 1e-9)
+        fitting = self._until(_SCREENING) / 2 / max(answer_s * answers, 1e-9)
         most = self.budget.problems_per_round
-        self.size = min(most, max(LEAST_PROBLEMS, int(min(fitting, most))))
-        self.guess_s = answer_s * self.size * (min(choices, together) + 1)
+        self.size = min(most, max(LEAST_PROBLEMS, int(min(max(fitting, 0.0), most))))
+        beside = min(choices, together)
+        self.guess_s = answer_s * self.size * (beside + 1) + load_s * beside
+        if self.spent_s + self.guess_s > self._until(_SCREENING):
+            raise ConfigError(self._too_small(answer_s))
+
+    def _too_small(self, answer_s: float) -> str:
+        needed = self.reserved_s + (self.spent_s + self.guess_s) / SCREENING_SHARE
+        proof = f"{self.budget.proof} answers of {in_words(answer_s)} each, twice"
+        return (
+            f"a budget of {in_words(self.budget.seconds)} is too small: verifying takes about "
+            f"{in_words(self.reserved_s)} ({proof}), and one look at candidates "
+            f"{in_words(self.guess_s)}; give it at least "
+            f"{math.ceil(needed / _MINUTE_S)}m, or fewer problems (--limit)"
+        )
+
+    @property
+    def spent_s(self) -> float:
+        """Seconds that all rounds took so far."""
+        return math.fsum(r.seconds for r in self.rounds)
+
+    def _until(self, stage: str) -> float:
+        """Return the seconds at which a stage has to end."""
+        share = SCREENING_SHARE if stage == _SCREENING else 1.0
+        return (self.budget.seconds - self.reserved_s) * share
 
     def screen(self, singles: Sequence[CandidateSet]) -> None:
         """Race all single choices against plain, and settings of one strategy among each other."""
@@ -188,7 +219,7 @@ class _Search:
         """Return the result."""
         ratio = cost_against(self.tracks, (), self.best) if self.best else None
         contributions = tuple((c, self._contribution(c)) for c in self.best)
-        spent = math.fsum(math.fsum(k.observed.cpu_s) + k.observed.load_cpu_s for k in self.looks)
+        spent = math.fsum(r.cpu_s for r in self.rounds)
         nothing = Missing(reason="nothing that was tried pays")
         pays_after: float | Missing = nothing
         if ratio is not None:
@@ -204,7 +235,10 @@ class _Search:
             races=tuple(self.races),
             looks=tuple(self.looks),
             spent_cpu_s=spent,
-            spent_s=self.clock() - self.began_s,
+            spent_s=self.spent_s,
+            reserved_s=self.reserved_s,
+            rounds=len(self.rounds),
+            stored_rounds=sum(r.stored for r in self.rounds),
             pays_after=pays_after,
             complete=self.complete,
         )
@@ -317,24 +351,28 @@ class _Search:
         return tuple(self.problems[(start + i) % len(self.problems)] for i in range(size))
 
     def _run(self, group: Sequence[CandidateSet], ids: tuple[str, ...], stage: str) -> None:
-        used_s = self.clock() - self.began_s
-        share = SCREENING_SHARE if stage == _SCREENING else 1.0
-        if used_s + (self.longest_s or self.guess_s) > self.budget.seconds * share:
+        used_s = self.spent_s
+        if used_s + (self.longest_s or self.guess_s) > self._until(stage):
             raise _OutOfBudgetError
         names = ", ".join(label(c) for c in group)
-        self.progress(f"{stage}: {names}", min(1.0, used_s / self.budget.seconds))
-        started_s = self.clock()
-        plain, *others = self.evaluate(group, ids)
-        self.longest_s = max(self.longest_s, self.clock() - started_s)
-        self.looks.append(Look(round=self.round, candidate=(), problems=ids, observed=plain))
+        self.progress(f"{stage}: {names}", min(1.0, used_s / self._until("")))
+        ran = self._evaluated(group, ids)
+        self.longest_s = max(self.longest_s, ran.seconds)
+        plain, *others = ran.observed
         for candidate, seen in zip(group, others, strict=True):
-            self.looks.append(
-                Look(round=self.round, candidate=candidate, problems=ids, observed=seen)
-            )
             if seen.error:
                 self.errors[candidate] = seen.error
             else:
                 self.tracks.setdefault(candidate, Track()).add(self.round, ids, plain, seen)
+
+    def _evaluated(self, group: Sequence[CandidateSet], ids: tuple[str, ...]) -> Round:
+        ran = self.evaluate(group, ids)
+        self.rounds.append(ran)
+        for candidate, seen in zip(((), *group), ran.observed, strict=True):
+            self.looks.append(
+                Look(round=self.round, candidate=candidate, problems=ids, observed=seen)
+            )
+        return ran
 
     def _note(
         self, stage: str, candidate: CandidateSet, against: CandidateSet, standing: Standing

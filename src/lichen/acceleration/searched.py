@@ -10,8 +10,26 @@ from lichen.acceleration.racing import Observed, Standing
 from lichen.core.interval import Interval
 from lichen.core.measurement import Missing
 
-Evaluate = Callable[[Sequence[CandidateSet], Sequence[str]], Sequence[Observed]]
-"""Runs plain and these candidates on these problems, interleaved; plain's outcome comes first.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """What came of running plain and some candidates on a few problems.
+
+    Args:
+        observed: plain's first, then the candidates', in order.
+        cpu_s: CPU-seconds it took: answering, judging, loading, failures.
+        seconds: the same in seconds.
+        stored: whether it was run before and only read now.
+    """
+
+    observed: tuple[Observed, ...]
+    cpu_s: float
+    seconds: float
+    stored: bool = False
+
+
+Evaluate = Callable[[Sequence[CandidateSet], Sequence[str]], Round]
+"""Runs plain and these candidates on these problems, interleaved.
 
 A candidate that cannot be run comes back with its ``error``; a plain solution that cannot is
 raised.
@@ -26,20 +44,25 @@ class Budget:
     """How much may be spent.
 
     Args:
-        seconds: wall clock; no round is begun that would not end in time, > 0.
+        seconds: for all: screening, joining and verification; no round is begun that would not end
+            in time, > 0.
         problems_per_round: at most, >= 1; as many as the most slots that are tried, or more. Fewer
             are taken where the pilot shows that two rounds of screening would not fit.
         together: candidates in one round beside plain, >= 2 (all are in memory at once).
+        proof: answers that plain and the winner each give in the verification, >= 0. The time that
+            plain would need for both is set aside before the search begins.
     """
 
-    seconds: float = 600.0
+    seconds: float = 3600.0
     problems_per_round: int = 8
     together: int = 3
+    proof: int = 0
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        if not self.seconds > 0 or self.problems_per_round < 1 or self.together < 2:  # noqa: PLR2004 (two are compared)
-            msg = f"seconds > 0, problems_per_round >= 1 and together >= 2: {self}"
+        counts = self.problems_per_round >= 1 and self.together >= 2 and self.proof >= 0  # noqa: PLR2004 (two are compared)
+        if not (self.seconds > 0 and counts):
+            msg = f"seconds > 0, problems_per_round >= 1, together >= 2 and proof >= 0: {self}"
             raise ValueError(msg)
 
 
@@ -83,6 +106,8 @@ class Found:
         looks: every measurement, in order.
         spent_cpu_s: what the search cost in CPU-seconds, loading included.
         spent_s: what it took in seconds.
+        reserved_s: seconds of the budget that were set aside for the verification.
+        rounds, stored_rounds: how many there were, and how many of them were not run now.
         pays_after: requests after which that is paid back; missing if nothing is saved.
         complete: False if the budget ended the search.
     """
@@ -95,8 +120,24 @@ class Found:
     looks: tuple[Look, ...]
     spent_cpu_s: float
     spent_s: float
+    reserved_s: float
+    rounds: int
+    stored_rounds: int
     pays_after: float | Missing
     complete: bool
+
+
+_MINUTE_S = 60.0
+_HOUR_S = 3600.0
+
+
+def in_words(seconds: float) -> str:
+    """Write seconds for people: ``90 s``, ``25 min``, ``2.5 h``."""
+    if seconds < 2 * _MINUTE_S:
+        return f"{seconds:.0f} s"
+    if seconds < 2 * _HOUR_S:
+        return f"{seconds / _MINUTE_S:.0f} min"
+    return f"{seconds / _HOUR_S:.1f} h"
 
 
 def pays_back(spent_cpu_s: float, plain_cpu_s: float, best_cpu_s: float) -> float | Missing:

@@ -19,6 +19,7 @@ from typing import Protocol
 
 from lichen.benchmark.allocate import split_generation, split_judging
 from lichen.benchmark.plan import Attempt, Block, Plan, schedule
+from lichen.benchmark.set_aside import judged
 from lichen.core.errors import ConfigError
 from lichen.core.generation import Completion, Finish, Request
 from lichen.core.measurement import Measurement, Missing, total
@@ -103,7 +104,8 @@ def run(  # noqa: PLR0913 (one verb, its values and its ports)
 ) -> RunRecord:
     """Run (or finish) the run that ``head`` describes and return its final head.
 
-    ``head.problem_ids`` selects the problems. A new run is stored once the reference solutions are
+    ``head.problem_ids`` selects the problems; a head that says how the reference solutions fared
+    spares judging them again. A new run is stored once the reference solutions are
     judged, the idle baseline is taken and every solution is up, with what that cost; a resumed one
     (``resume=True``: the sink knows it) keeps the blocks it has and runs the missing ones.
 
@@ -167,8 +169,10 @@ def _prepare(
     meter: Meter,
     watch: Observer,
 ) -> RunRecord:
-    watch.stage("judging the reference solutions")
-    oracle = judge_references(task, problems)
+    oracle = head.oracle
+    if oracle is None:
+        watch.stage("judging the reference solutions")
+        oracle = judge_references(task, problems)
     idle = None
     if plan.idle_s > 0:
         watch.stage(f"measuring the idle machine for {plan.idle_s:g} s")
@@ -226,10 +230,18 @@ def _bring_up(
             if isinstance(task, AdaptsEngine):
                 engine = task.adapt(engine)
             require(engine, task.needs, who=f"the task {task.name!r}")
-            _warm_up(solution.name, engine, task)
+            if not _warm(engine):
+                _warm_up(solution.name, engine, task)
             loads[solution.name] = window.close()
         engines[solution.name] = engine
     return engines, loads
+
+
+def _warm(engine: Engine) -> bool:
+    """Whether the engine inside says that it was in use before it was opened for this run."""
+    while hasattr(engine, "inner") and not getattr(engine, "warm", False):
+        engine = engine.inner
+    return bool(getattr(engine, "warm", False))
 
 
 def _warm_up(name: str, engine: Engine, task: Task) -> None:
@@ -268,8 +280,9 @@ class _Worker:
         with self.meter.window(f"judge {block.solution} {block.index}") as window:
             scores = self._scores(candidates, completions)
             judging = replace(window.close(), flop=_UNCOUNTED, bytes_moved=_UNCOUNTED)
+        answered = judged(self.task, [a.problem for a in block.attempts], answered)
         shares = split_generation(generation, answered)
-        judged = split_judging(judging, [scores[a.id] for a in block.attempts])
+        checks = split_judging(judging, [scores[a.id] for a in block.attempts])
         samples = [
             self._sample(block, attempt, request, (completion, candidate.code, score), parts)
             for attempt, request, completion, candidate, score, parts in zip(
@@ -278,7 +291,7 @@ class _Worker:
                 answered,
                 candidates,
                 (scores[a.id] for a in block.attempts),
-                zip(shares, judged, strict=True),
+                zip(shares, checks, strict=True),
                 strict=True,
             )
         ]

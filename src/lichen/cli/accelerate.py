@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +14,7 @@ import click
 from lichen.acceleration.candidates import RUN_EXAMPLES, Choice, default_candidates
 from lichen.acceleration.racing import Rules
 from lichen.acceleration.search import search
-from lichen.acceleration.searched import Budget, Found
+from lichen.acceleration.searched import Budget, Found, in_words
 from lichen.benchmark.summarise import StoredRun, summarise
 from lichen.benchmark.tasks import facts
 from lichen.catalog import Catalog
@@ -24,6 +24,7 @@ from lichen.cli.observing import Advancing
 from lichen.compose import acceleration as compose
 from lichen.compose.build import make_catalog
 from lichen.compose.engine_tuning import tune_engine
+from lichen.compose.rounds import Rounds, rounds_for, spent_on
 from lichen.compose.settings import region as default_region
 from lichen.compose.settings import store_url
 from lichen.compose.solution_file import check_writable, write_solution
@@ -56,6 +57,7 @@ class Wish:
     choices: tuple[Choice, ...]
     rules: Rules
     budget: Budget
+    fresh: bool
     target: Path
     region: str
     url: str
@@ -84,9 +86,9 @@ class Wish:
     "seconds",
     metavar="DURATION",
     callback=_duration,
-    default="10m",
+    default="1h",
     show_default=True,
-    help="Time for the search; the verification comes on top.",
+    help="Time for all of it: the verification's is set aside, the search has the rest.",
 )
 @click.option("--output", "-o", type=_FILE, default=Path("green.toml"), show_default=True)
 @click.option("--limit", "-n", type=int, default=None, help="Most problems of each half.")
@@ -99,7 +101,7 @@ class Wish:
 @click.option("--region", default=None, help="Grid to price for, e.g. DNK, USA, WORLD.")
 @click.option("--store", "url", default=None, help="Store URL; default: LICHEN_STORE.")
 @click.option("--engine-only", is_flag=True, help="Only tune slots and threads; no task is run.")
-@click.option("--fresh", is_flag=True, help="With --engine-only: ignore what was tuned before.")
+@click.option("--fresh", is_flag=True, help="Leave aside what was searched or tuned before.")
 @click.option("--dry-run", is_flag=True, help="Say what would be tried and for how long.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def command(  # noqa: PLR0913 (one parameter per documented option)
@@ -127,7 +129,8 @@ def command(  # noqa: PLR0913 (one parameter per documented option)
 
     SOLUTION.toml (or a plain --model) is run beside candidates on the task's even problems;
     candidates that are beaten leave the race. The winner is written as a solution file and
-    verified against the solution on the odd problems.
+    verified against the solution on the odd problems. The same command goes on where it was
+    stopped; --fresh starts anew.
     """
     flags = {"task.name": task, "task.limit": limit, "margin": margin}
     spec = load([file] if file else [], models=[model] if model else [], flags=flags, sets=sets)
@@ -138,20 +141,25 @@ def command(  # noqa: PLR0913 (one parameter per documented option)
         choices=_choices(spec, draft, first),
         rules=Rules(margin=spec.margin, max_latency_s=max_latency),
         budget=Budget(seconds=seconds, problems_per_round=size),
+        fresh=fresh,
         target=output,
         region=region or default_region(),
         url=url or store_url(),
     )
     catalog = make_catalog(console.download_progress())
     if engine_only:
-        _engine_only(wish, catalog, fresh=fresh, dry_run=dry_run, as_json=as_json)
+        _engine_only(wish, catalog, dry_run=dry_run, as_json=as_json)
         return
     both = compose.halves(spec, catalog)
+    wish = replace(
+        wish, budget=replace(wish.budget, proof=len(both.verification) * wish.spec.samples)
+    )
     if dry_run:
         plan = view.plan(wish.choices, wish.rules, wish.budget, both)
         console.emit_json(plan) if as_json else view.show_plan(plan)
         return
-    _accelerate(wish, catalog, both, as_json=as_json)
+    with rounds_for(spec, store_url=wish.url, catalog=catalog, fresh=fresh) as rounds:
+        _accelerate(wish, rounds, both, as_json=as_json)
 
 
 def _choices(spec: RunSpec, draft: str, first: str) -> tuple[Choice, ...]:
@@ -167,10 +175,8 @@ def _choices(spec: RunSpec, draft: str, first: str) -> tuple[Choice, ...]:
     return default_candidates(present=barred, draft=draft, first=first)
 
 
-def _accelerate(wish: Wish, catalog: Catalog, both: compose.Halves, *, as_json: bool) -> None:
-    evaluate = compose.BenchmarkEvaluate(
-        spec=wish.spec, run_it=compose.runner(store_url=wish.url, catalog=catalog)
-    )
+def _accelerate(wish: Wish, rounds: Rounds, both: compose.Halves, *, as_json: bool) -> None:
+    evaluate = compose.BenchmarkEvaluate(spec=wish.spec, rounds=rounds)
     with _shares("search", wish.budget.seconds) as progress:
         found = search(
             evaluate,
@@ -195,12 +201,12 @@ def _accelerate(wish: Wish, catalog: Catalog, both: compose.Halves, *, as_json: 
     write_solution(unproven, green, [*remarks, "Not verified."])
     if not as_json:
         view.show_search(found)
-    stored, summary = _verified(wish, catalog, both, found)
+    stored, summary = _verified(wish, rounds, both, found)
     kept = _kept(summary, wish.rules.margin)
     if kept:
         write_solution(wish.target, green, [*remarks, *view.verdict(stored, summary)])
     unproven.unlink(missing_ok=True)
-    bill = view.Bill.of(found, summary, compose.cpu_bill(stored))
+    bill = view.Bill.of(found, summary, spent_on(stored).cpu_s)
     if as_json:
         document = {"search": found, "verification": summary, "run": stored.run.id, "bill": bill}
         console.emit_json({**document, "written": str(wish.target) if kept else ""})
@@ -221,18 +227,16 @@ def _unproven(target: Path) -> Path:
 
 
 def _verified(
-    wish: Wish, catalog: Catalog, both: compose.Halves, found: Found
+    wish: Wish, rounds: Rounds, both: compose.Halves, found: Found
 ) -> tuple[StoredRun, Summary]:
     """Run plain against green on the other half; with ablation rows if that fits the budget."""
-    ablation = view.verification_s(found, len(both.verification)) <= wish.budget.seconds
+    left_s = wish.budget.seconds - found.spent_s
+    ablation = view.verification_s(found, wish.budget.proof) <= left_s
     proof = compose.verification(wish.spec, found.best, both.verification, ablation=ablation)
     total = len(both.verification) * proof.samples * len(proof.solutions)
     console.note(f"verifying on {len(both.verification)} other problems: {total} attempts")
     with console.progress("verify", total) as advance:
-        run_it = compose.runner(
-            store_url=wish.url, catalog=catalog, observer=Advancing(advance), fresh=False
-        )
-        stored = run_it(proof)
+        stored = rounds.prove(proof, fresh=wish.fresh, observer=Advancing(advance))
     factors = relevant(factor_set(wish.region))
     summary = summarise(
         stored.run, stored.samples, stored.blocks, factors, margin=wish.rules.margin
@@ -246,14 +250,12 @@ def _kept(summary: Summary, margin: float) -> bool:
     return green.quality_difference.high >= -margin
 
 
-def _engine_only(
-    wish: Wish, catalog: Catalog, *, fresh: bool, dry_run: bool, as_json: bool
-) -> None:
+def _engine_only(wish: Wish, catalog: Catalog, *, dry_run: bool, as_json: bool) -> None:
     if dry_run:
         text = "slots, threads, threads_batch, ubatch and batch, one after the other"
         plan = {"tries": text, "at_most_s": wish.budget.seconds}
         console.emit_json(plan) if as_json else console.note(
-            f"would race {text}, for at most {view.duration(wish.budget.seconds)}"
+            f"would race {text}, for at most {in_words(wish.budget.seconds)}"
         )
         return
     with _shares("tune", wish.budget.seconds) as progress:
@@ -262,7 +264,7 @@ def _engine_only(
             catalog,
             budget_s=wish.budget.seconds,
             max_latency_s=wish.rules.max_latency_s,
-            fresh=fresh,
+            fresh=wish.fresh,
             progress=progress,
         )
     write_solution(wish.target, tuned.solution, ["Tuned for this machine; no task was run."])

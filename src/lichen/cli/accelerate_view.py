@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -11,7 +10,7 @@ from typing import Any, Self
 from lichen.acceleration.candidates import Choice, label
 from lichen.acceleration.log_ratio import shown
 from lichen.acceleration.racing import Rules
-from lichen.acceleration.searched import Budget, Found, Race, pays_back
+from lichen.acceleration.searched import Budget, Found, Race, in_words, pays_back
 from lichen.acceleration.tuned import Tuning
 from lichen.benchmark.summarise import StoredRun
 from lichen.cli import console
@@ -22,9 +21,6 @@ from lichen.core.measurement import Missing
 from lichen.core.record import RunRecord
 from lichen.core.summary import Dimension, Summary
 from lichen.report import terminal
-
-_MINUTE_S = 60.0
-_HOUR_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +80,7 @@ def show_plan(what: dict[str, Any]) -> None:
         f"each beside plain on up to {what['problems_per_look']} problems at a time, at most "
         f"{what['looks_at_most']} times ({what['looks_at_most_for_quality']} while the quality of "
         "a cheaper one is in doubt), then those that pay together: for at most "
-        f"{duration(what['at_most_s'])}\n"
+        f"{in_words(what['at_most_s'])}\n"
         f"then plain against the winner on {what['verification_problems']} other problems, which "
         "takes up to twice as long as plain needs for them"
     )
@@ -96,7 +92,7 @@ def show_search(found: Found) -> None:
         "Search: cost against what it was raced with, quality against plain (90 % intervals)",
         ["stage", "candidate", "against", ">cost ratio", ">quality", ">looks", "result"],
         [_row(r) for r in found.races],
-        caption=f"{found.spent_cpu_s:.0f} CPU-s in {duration(found.spent_s)}"
+        caption=f"{found.spent_cpu_s:.0f} CPU-s in {in_words(found.spent_s)}"
         + ("" if found.complete else "; the budget ended the search before it was complete"),
     )
     if found.best:
@@ -153,7 +149,7 @@ def show_tuning(tuning: Tuning, *, stored: bool) -> None:
             for r in tuning.races
         ],
         caption=f"{options}: {1000 * tuning.cost_s:.1f} CPU-ms per token, before "
-        f"{1000 * tuning.start_cost_s:.1f}; took {duration(tuning.spent_s)}",
+        f"{1000 * tuning.start_cost_s:.1f}; took {in_words(tuning.spent_s)}",
     )
     if not tuning.in_bound:
         console.note("no setting keeps the latency bound; this one comes nearest")
@@ -174,23 +170,19 @@ def verdict(stored: StoredRun, summary: Summary) -> list[str]:
     return [f"Verified on the odd problems, run {stored.run.id}:", *said]
 
 
-def verification_s(found: Found, problems: int) -> float:
-    """Estimate the seconds that a verification with ablation rows would take."""
-    plain = statistics.fmean(x for k in found.looks if not k.candidate for x in k.observed.cpu_s)
+def verification_s(found: Found, answers: int) -> float:
+    """Estimate the seconds of a verification with ablation rows, of so many answers a row.
+
+    Time is what plain takes, in proportion to the cost; loading is not in it.
+    """
+    plain = [k for k in found.looks if not k.candidate]
+    answer_s = math.fsum(k.observed.wall_s for k in plain) / sum(len(k.problems) for k in plain)
     ratio = found.ratio.value if isinstance(found.ratio, Interval) else 1.0
     rows = [1.0, ratio]
-    rows += [ratio * r.value if isinstance(r, Interval) else 1.0 for _, r in found.contributions]
-    wall_per_cpu = found.spent_s / found.spent_cpu_s if found.spent_cpu_s > 0 else 1.0
-    return problems * plain * math.fsum(rows) * wall_per_cpu
-
-
-def duration(seconds: float) -> str:
-    """Write seconds for people."""
-    if seconds < 2 * _MINUTE_S:
-        return f"{seconds:.0f} s"
-    if seconds < 2 * _HOUR_S:
-        return f"{seconds / _MINUTE_S:.0f} min"
-    return f"{seconds / _HOUR_S:.1f} h"
+    if len(found.best) > 1:
+        parts = [r for _, r in found.contributions]
+        rows += [ratio * r.value if isinstance(r, Interval) else 1.0 for r in parts]
+    return answers * answer_s * math.fsum(rows)
 
 
 def _row(race: Race) -> list[str]:

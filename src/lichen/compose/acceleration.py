@@ -8,31 +8,26 @@ the even problems; ``verification`` describes the run on the odd ones, which the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from lichen.acceleration.candidates import FIRST_MODEL, CandidateSet, Choice, label, ordered
 from lichen.acceleration.racing import Observed
+from lichen.acceleration.searched import Round
 from lichen.benchmark.plan import select
-from lichen.benchmark.run import Observer
-from lichen.benchmark.run import run as run_benchmark
 from lichen.benchmark.summarise import StoredRun
 from lichen.catalog import Catalog
-from lichen.compose.build import MODEL_FREE_ENGINES, make_task, workbench
+from lichen.compose.build import MODEL_FREE_ENGINES, make_task
+from lichen.compose.rounds import Rounds, cpu_s, wall_s
 from lichen.compose.spec import RunSpec, SolutionSpec, StrategySpec, TaskSpec
 from lichen.core.errors import ConfigError, EngineError, LichenError
-from lichen.core.measurement import Measurement, Missing
-from lichen.core.record import SampleRecord
 from lichen.sandbox import open_sandbox
 
 PLAIN: Final = "plain"
 GREEN: Final = "green"
 
 _NAME_LENGTH: Final = 100
-
-RunIt = Callable[[RunSpec], StoredRun]
-"""Runs a spec, stores it and returns its records."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,98 +109,88 @@ def _level(base: SolutionSpec, inner: Sequence[StrategySpec]) -> dict[str, Any]:
     return {k: v for k, v in level.items() if v}
 
 
-def runner(
-    *, store_url: str, catalog: Catalog, observer: Observer | None = None, fresh: bool = True
-) -> RunIt:
-    """Return what runs specs here, into the store."""
-
-    def run_it(spec: RunSpec) -> StoredRun:
-        with workbench(spec, store_url=store_url, catalog=catalog, fresh=fresh) as bench:
-            run = run_benchmark(
-                bench.head,
-                bench.solutions,
-                bench.task,
-                plan=bench.plan,
-                meter=bench.meter,
-                sink=bench.store,
-                observer=observer,
-                resume=bench.resume,
-            )
-            return StoredRun(
-                run=run, samples=bench.store.samples(run.id), blocks=bench.store.blocks(run.id)
-            )
-
-    return run_it
-
-
 @dataclass(slots=True)
 class BenchmarkEvaluate:
     """The search's ``Evaluate``: each call is one interleaved run of one round.
 
-    A candidate that cannot be loaded does not take the others of its round with it.
+    A candidate that cannot be loaded does not take the others of its round with it. What is run
+    follows from the calls alone, so that the same search finds its stored rounds again.
 
     Args:
         spec: with the one solution to accelerate.
-        run_it: see ``RunIt``.
+        rounds: runs them.
         run_ids: of all rounds, in order.
     """
 
     spec: RunSpec
-    run_it: RunIt
+    rounds: Rounds
     run_ids: list[str] = field(default_factory=list)
 
-    def __call__(
-        self, candidates: Sequence[CandidateSet], problems: Sequence[str]
-    ) -> Sequence[Observed]:
+    def __call__(self, candidates: Sequence[CandidateSet], problems: Sequence[str]) -> Round:
         """Run plain and the candidates on these problems.
 
         Raises:
             LichenError: plain itself cannot be run.
         """
+        before, ran = self.rounds.spent, self.rounds.ran
+        seen = self._observed(candidates, problems)
+        spent = self.rounds.spent - before
+        return Round(
+            observed=tuple(seen),
+            cpu_s=spent.cpu_s,
+            seconds=spent.seconds,
+            stored=self.rounds.ran == ran,
+        )
+
+    def _observed(
+        self, candidates: Sequence[CandidateSet], problems: Sequence[str]
+    ) -> Sequence[Observed]:
+        spec = self._spec_of(candidates, problems)
         try:
-            return self._round(candidates, problems)
+            return self._round(spec, problems)
         except LichenError as exc:
             if not candidates:
                 raise
-            if len(candidates) == 1:
-                (plain,) = self._round((), problems)  # raises if plain is what does not work
-                return plain, Observed(error=str(exc))
-            return self._without_the_broken(candidates, problems, str(exc))
+            seen = self._without_the_broken(candidates, problems, str(exc))
+            self.rounds.gave_up(spec, str(exc))  # plain does work, so this is for good
+            return seen
 
     def _without_the_broken(
         self, candidates: Sequence[CandidateSet], problems: Sequence[str], why: str
     ) -> Sequence[Observed]:
         """Try each candidate alone on one problem, then run those that work together."""
-        broken = {c: self([c], problems[:1])[1].error for c in candidates}
+        if len(candidates) == 1:
+            (plain,) = self._observed((), problems)  # raises if plain is what does not work
+            return plain, Observed(error=why)
+        broken = {c: self._observed([c], problems[:1])[1].error for c in candidates}
         working = [c for c in candidates if not broken[c]]
         if len(working) == len(candidates):  # each works alone: together they are too much
             broken = dict.fromkeys(candidates, why)
             working = []
-        plain, *seen = self(working, problems)
+        plain, *seen = self._observed(working, problems)
         found = dict(zip(working, seen, strict=True))
         return plain, *(found.get(c) or Observed(error=broken[c]) for c in candidates)
 
-    def _round(
-        self, candidates: Sequence[CandidateSet], problems: Sequence[str]
-    ) -> tuple[Observed, ...]:
+    def _spec_of(self, candidates: Sequence[CandidateSet], problems: Sequence[str]) -> RunSpec:
         base = base_of(self.spec)
         solutions = (
             base.model_copy(update={"name": PLAIN}),
             *(solution_of(base, c, f"{i} {label(c)}") for i, c in enumerate(candidates, 1)),
         )
-        stored = self.run_it(
-            _on(self.spec, problems).model_copy(
-                update={
-                    "solutions": solutions,
-                    "seed": self.spec.seed + len(self.run_ids),  # another order in each round
-                    "samples": 1,
-                    "block_size": len(problems),
-                    "idle_s": 0.0,
-                }
-            )
+        return _on(self.spec, problems).model_copy(
+            update={
+                "solutions": solutions,
+                "seed": self.spec.seed + len(self.run_ids),  # another order in each round
+                "samples": 1,
+                "block_size": len(problems),
+                "idle_s": 0.0,
+            }
         )
+
+    def _round(self, spec: RunSpec, problems: Sequence[str]) -> tuple[Observed, ...]:
+        stored = self.rounds(spec)
         self.run_ids.append(stored.run.id)
-        return tuple(observed(stored, s.name, problems) for s in solutions)
+        return tuple(observed(stored, s.name, problems) for s in spec.solutions)
 
 
 def observed(stored: StoredRun, solution: str, problems: Sequence[str]) -> Observed:
@@ -219,15 +204,21 @@ def observed(stored: StoredRun, solution: str, problems: Sequence[str]) -> Obser
     errors = [s.error for s in samples if s.error]
     if len(errors) == len(samples):
         return _unusable(solution, f"no answer came: {errors[0]}")
-    costs = [_cpu_s(s.generation) for s in samples]
+    costs = [cpu_s(s.generation) for s in samples]
     if not math.fsum(costs) > 0:
         return _unusable(solution, "its CPU time is too short to be measured")
-    record = next(s for s in stored.run.solutions if s.name == solution)
+    windows = [
+        w
+        for b in stored.blocks
+        if b.solution == solution
+        for w in (b.generation, b.judging)
+        if w is not None
+    ]
     return Observed(
         quality=tuple(s.score.value for s in samples),
         cpu_s=tuple(costs),
-        latency_s=tuple(_latency_s(s) for s in samples),
-        load_cpu_s=_cpu_s(record.load) if record.load is not None else 0.0,
+        latency_s=tuple(s.timings.total_s for s in samples),
+        wall_s=math.fsum(wall_s(w) for w in windows),
     )
 
 
@@ -235,24 +226,6 @@ def _unusable(solution: str, why: str) -> Observed:
     if solution == PLAIN:
         raise EngineError(f"the plain solution cannot be measured: {why}")
     return Observed(error=why)
-
-
-def _cpu_s(measurement: Measurement) -> float:
-    found = measurement.cpu_s
-    if isinstance(found, Missing):
-        raise EngineError(f"CPU time cannot be measured here: {found.reason}")
-    return found.value.value
-
-
-def _latency_s(sample: SampleRecord) -> float:
-    return sample.timings.total_s
-
-
-def cpu_bill(stored: StoredRun) -> float:
-    """Return all CPU-seconds of a run: answering, judging and loading."""
-    windows = [w for b in stored.blocks for w in (b.generation, b.judging) if w is not None]
-    loads = [s.load for s in stored.run.solutions if s.load is not None]
-    return math.fsum(_cpu_s(m) for m in (*windows, *loads))
 
 
 def verification(

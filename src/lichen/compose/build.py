@@ -1,7 +1,8 @@
 """From a spec to objects: the only place where engines, tasks, meters and stores are constructed.
 
 ``workbench(spec, ...)`` resolves everything that a run needs, finds out whether an interrupted run
-of the same spec can go on, and closes all of it at the end.
+of the same spec can go on, and closes all of it at the end. Many runs of one task (a search) share
+a ``ground``: what is opened once, on which each run is ``prepared``.
 """
 
 from __future__ import annotations
@@ -62,6 +63,28 @@ class Workbench:
     resume: bool
 
 
+Load = Callable[[str, ModelArtifact | None, Mapping[str, object]], Engine]
+"""Opens the engine of that name for a model, with options."""
+
+
+def load_engine(name: str, model: ModelArtifact | None, options: Mapping[str, object]) -> Engine:
+    """Open a registered engine; see ``Load``."""
+    return ENGINES.get(name)(model, options)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """What the runs of one task share."""
+
+    task: Task
+    sandbox: Sandbox
+    environment: Environment
+    store: Store
+    meter: Meter
+    catalog: Catalog
+    load: Load
+
+
 def make_catalog(
     progress: Callable[[str, int, int | None], None] | None = None, *, offline: bool | None = None
 ) -> Catalog:
@@ -93,9 +116,11 @@ def make_task(spec: TaskSpec, catalog: Catalog, sandbox: Sandbox) -> Task:
     )
 
 
-def make_solution(spec: SolutionSpec, catalog: Catalog, sandbox: Sandbox) -> Solution:
+def make_solution(
+    spec: SolutionSpec, catalog: Catalog, sandbox: Sandbox, load: Load = load_engine
+) -> Solution:
     """Fetch a solution's model and say how to open it; nothing is loaded yet."""
-    factory = ENGINES.get(spec.engine.name)
+    ENGINES.get(spec.engine.name)  # an unknown name is refused now, not at loading
     model: ModelArtifact | None = None
     if spec.model is not None and spec.engine.name not in MODEL_FREE_ENGINES:
         model = catalog.model(spec.model)
@@ -107,11 +132,11 @@ def make_solution(spec: SolutionSpec, catalog: Catalog, sandbox: Sandbox) -> Sol
     options = spec.engine.options
     if spec.model is not None and spec.engine.name == "openai_http":
         options.setdefault("model", spec.model)
-    strategies = make_strategies(spec, model, catalog, sandbox)
+    strategies = make_strategies(spec, model, catalog, sandbox, load)
     options = configured(strategies, options)
 
     def open_it() -> Engine:
-        return wrapped(strategies, factory(model, options))
+        return wrapped(strategies, load(spec.engine.name, model, options))
 
     slots = options.get("slots", 1)
     return Solution(
@@ -125,7 +150,11 @@ def make_solution(spec: SolutionSpec, catalog: Catalog, sandbox: Sandbox) -> Sol
 
 
 def make_strategies(
-    spec: SolutionSpec, model: ModelArtifact | None, catalog: Catalog, sandbox: Sandbox
+    spec: SolutionSpec,
+    model: ModelArtifact | None,
+    catalog: Catalog,
+    sandbox: Sandbox,
+    load: Load = load_engine,
 ) -> tuple[Strategy, ...]:
     """Make a solution's strategies, with what they may use of the world.
 
@@ -138,7 +167,7 @@ def make_strategies(
             further = SolutionSpec.model_validate(description)
         except ValidationError as exc:
             raise ConfigError(f"a level of {spec.name!r} is not usable: {exc}") from exc
-        return make_solution(further, catalog, sandbox).open()
+        return make_solution(further, catalog, sandbox, load).open()
 
     if not spec.strategies:
         return ()
@@ -175,24 +204,60 @@ def workbench(
     A run that another process is working on is never taken up: each running run holds a lock.
     ``fresh=True`` starts anew in any case.
     """
+    with (
+        ground(spec, store_url=store_url, catalog=catalog) as shared,
+        prepared(spec, shared, fresh=fresh) as bench,
+    ):
+        yield bench
+
+
+@contextmanager
+def ground(
+    spec: RunSpec, *, store_url: str, catalog: Catalog, load: Load = load_engine
+) -> Iterator[Ground]:
+    """Open what all runs on the task of ``spec`` share, and close it at the end."""
     with ExitStack() as stack:
         sandbox = open_sandbox(workers=spec.sandbox.workers, unsafe=spec.sandbox.unsafe)
         stack.callback(sandbox.close)
         task = make_task(spec.task, catalog, sandbox)
-        solutions = tuple(make_solution(s, catalog, sandbox) for s in spec.solutions)
+        environment = capture(packages=_PACKAGES)
+        store = open_store(store_url)
+        stack.callback(store.close)
+        meter = open_meter()
+        stack.callback(meter.close)
+        yield Ground(
+            task=task,
+            sandbox=sandbox,
+            environment=environment,
+            store=store,
+            meter=meter,
+            catalog=catalog,
+            load=load,
+        )
+
+
+@contextmanager
+def prepared(
+    spec: RunSpec, ground: Ground, *, fresh: bool = False, ended: bool = False
+) -> Iterator[Workbench]:
+    """Construct one run on a ground; see ``workbench``.
+
+    ``ended=True``: a run of the same spec that has ended, well or not, is taken in place of a new
+    one; its head says so.
+    """
+    task, store = ground.task, ground.store
+    with ExitStack() as stack:
+        solutions = tuple(
+            make_solution(s, ground.catalog, ground.sandbox, ground.load) for s in spec.solutions
+        )
         chosen = select(
             task.problems(),
             limit=spec.task.limit,
             half=spec.task.half,
             ids=spec.task.problems,
         )
-        environment = capture(packages=_PACKAGES)
-        digest = spec_hash(spec, _identities(solutions, task, environment))
-        store = open_store(store_url)
-        stack.callback(store.close)
-        meter = open_meter()
-        stack.callback(meter.close)
-        found = None if fresh else _resumable(store, digest, stack)
+        digest = spec_hash(spec, _identities(solutions, task, ground.environment))
+        found = None if fresh else _taken_up(store, digest, stack, ended=ended)
         head = found or RunRecord(
             id=_new_id(digest),
             created_at=datetime.now(UTC).isoformat(),
@@ -206,7 +271,7 @@ def workbench(
             seed=spec.seed,
             spec=spec.canonical(),
             spec_hash=digest,
-            environment=environment,
+            environment=ground.environment,
             solutions=tuple(s.record for s in solutions),
             state=RunState.RUNNING,
         )
@@ -223,7 +288,7 @@ def workbench(
                 or _block_size(len(chosen) * spec.samples, max(s.batch for s in solutions)),
                 idle_s=spec.idle_s,
             ),
-            meter=meter,
+            meter=ground.meter,
             store=store,
             resume=found is not None,
         )
@@ -265,9 +330,9 @@ def _new_id(digest: str) -> str:
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{digest[:4]}{uuid4().hex[:4]}"
 
 
-def _resumable(store: Store, digest: str, stack: ExitStack) -> RunRecord | None:
-    for run in store.unfinished(digest):
-        if _lock(run.id, stack):
+def _taken_up(store: Store, digest: str, stack: ExitStack, *, ended: bool) -> RunRecord | None:
+    for run in store.of_spec(digest) if ended else store.unfinished(digest):
+        if (ended and run.state is not RunState.RUNNING) or _lock(run.id, stack):
             return run
     return None
 

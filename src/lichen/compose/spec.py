@@ -111,7 +111,7 @@ class SandboxSpec(_Spec):
 
 
 class RunSpec(_Spec):
-    """A whole run."""
+    """A whole run. Runs with one ``part_of`` belong together and are listed as one (a search)."""
 
     task: TaskSpec = TaskSpec()
     solutions: tuple[SolutionSpec, ...] = Field(min_length=1)
@@ -121,6 +121,7 @@ class RunSpec(_Spec):
     idle_s: float = Field(default=5.0, ge=0, le=600)
     margin: float = Field(default=0.02, ge=0, le=1)
     sandbox: SandboxSpec = SandboxSpec()
+    part_of: str = Field(default="", max_length=100)
 
     def canonical(self) -> str:
         """Return the spec as JSON with sorted keys: the text that is stored and hashed."""

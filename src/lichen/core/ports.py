@@ -44,6 +44,15 @@ class Engine(Protocol):
 
 
 @runtime_checkable
+class Reusable(Protocol):
+    """An engine that says whether one solution after the other may use it."""
+
+    @property
+    def stateless(self) -> bool:
+        """Whether an answer, and its cost, depend on its own request alone."""
+
+
+@runtime_checkable
 class Embedder(Protocol):
     """Turns texts into vectors of one length."""
 

@@ -76,6 +76,7 @@ class TransformersEngine:
     """An ``Engine`` and ``Tokenizer`` over ``AutoModelForCausalLM``."""
 
     name = "transformers"
+    stateless = True
 
     def __init__(
         self,

@@ -133,13 +133,16 @@ class Store:
             newest = c.scalar(query.limit(1))
         return self.run(newest) if newest else None
 
+    def of_spec(self, spec_hash: str) -> list[RunRecord]:
+        """Return the runs of that spec, newest first."""
+        query = sa.select(t.runs.c.id).where(t.runs.c.spec_hash == spec_hash)
+        with _translated("find runs of a spec"), self._engine.connect() as c:
+            ids = list(c.scalars(query.order_by(t.runs.c.created_at.desc())))
+        return [self.run(i) for i in ids]
+
     def unfinished(self, spec_hash: str) -> list[RunRecord]:
         """Return runs of that spec that have not finished, newest first."""
-        query = sa.select(t.runs.c.id).where(t.runs.c.spec_hash == spec_hash)
-        with _translated("find unfinished runs"), self._engine.connect() as c:
-            ids = list(c.scalars(query.order_by(t.runs.c.created_at.desc())))
-        found = [self.run(i) for i in ids]
-        return [r for r in found if r.state is not RunState.FINISHED]
+        return [r for r in self.of_spec(spec_hash) if r.state is not RunState.FINISHED]
 
     def blocks(self, run_id: str) -> list[BlockRecord]:
         """Return the blocks of a run by index."""

@@ -75,8 +75,13 @@ class CostedEngine:
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """All that a scripted engine has."""
-        return self.scripted.capabilities
+        """What generating needs."""
+        return self.scripted.capabilities - {Capability.EMBED}
+
+    @property
+    def stateless(self) -> bool:
+        """As llama.cpp: unless a prompt cache is asked for."""
+        return self.options.get("prompt_cache", "off") == "off"
 
     @property
     def closed(self) -> bool:

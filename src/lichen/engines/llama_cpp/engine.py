@@ -102,6 +102,11 @@ class LlamaCppEngine:
             found.discard(Capability.LOGPROBS)
         return frozenset(found)
 
+    @property
+    def stateless(self) -> bool:
+        """Whether no earlier prompt is kept, neither in a slot nor to draft from."""
+        return self.options.prompt_cache == "off" and self.options.ngram != "mod"
+
     def reopened(self, changes: Mapping[str, object]) -> LlamaCppEngine:
         """Load the same model once more, with some options changed; this engine stays open.
 
