@@ -23,6 +23,7 @@ import lichen
 from lichen.acceleration import STRATEGIES
 from lichen.acceleration.strategy import Strategy, StrategyContext, configured, wrapped
 from lichen.benchmark.plan import Plan, select
+from lichen.benchmark.rewritten import rewritten
 from lichen.benchmark.run import Generation, Solution
 from lichen.benchmark.tasks import DATA_SETS, TASKS, TaskContext
 from lichen.catalog import Catalog
@@ -105,7 +106,7 @@ def make_task(spec: TaskSpec, catalog: Catalog, sandbox: Sandbox) -> Task:
         path, sha256 = Path(data.path), data.sha256
     else:
         path, sha256 = Path(spec.data or ".").resolve(), ""
-    return factory(
+    task = factory(
         TaskContext(
             data_path=path,
             data_sha256=sha256,
@@ -114,6 +115,7 @@ def make_task(spec: TaskSpec, catalog: Catalog, sandbox: Sandbox) -> Task:
             options=spec.options,
         )
     )
+    return rewritten(task, spec.rewrite, seed=spec.rewrite_seed) if spec.rewrite else task
 
 
 def make_solution(

@@ -92,7 +92,10 @@ class SolutionSpec(_Spec):
 
 
 class TaskSpec(_Spec):
-    """Which task, worded how, on which problems."""
+    """Which task, worded how, on which problems.
+
+    ``rewrite`` asks the same in other words; see ``lichen.benchmark.rewriting``.
+    """
 
     name: str = "humaneval"
     style: str = ""
@@ -101,6 +104,8 @@ class TaskSpec(_Spec):
     half: Literal["all", "even", "odd"] = "all"
     problems: tuple[str, ...] = ()
     options: dict[str, str] = Field(default_factory=dict)
+    rewrite: str = ""
+    rewrite_seed: int = Field(default=0, ge=0, lt=2**31)
 
 
 class SandboxSpec(_Spec):
