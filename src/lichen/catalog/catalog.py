@@ -29,6 +29,7 @@ from lichen.catalog.entries import (
 )
 from lichen.catalog.fetching import Fetcher, Progress, Source
 from lichen.catalog.gguf import GgufHeader, read_header
+from lichen.catalog.lineage import read_lineage
 from lichen.catalog.locking import locked
 from lichen.catalog.names import file_name_of, parse_hub, parse_ref, shown_url
 from lichen.catalog.part import write_atomically
@@ -136,6 +137,7 @@ class Catalog:
         except ConfigError as exc:
             raise ConfigError(f"{str(path)!r}: {exc}") from exc
         entry = self.entry(text) or self._entry_of(sha256)
+        lineage = read_lineage(path, header)
         return ModelArtifact(
             name=ref.text if ref.kind is RefKind.NAME else path.stem,
             path=str(path),
@@ -144,6 +146,8 @@ class Catalog:
             size_bytes=header.file_size,
             shape=shape,
             licence=entry.licence if entry is not None else _licence(header),
+            lineage=lineage.ancestors,
+            recipe=lineage.recipe,
         )
 
     def data_set(self, name: str) -> DataSet:

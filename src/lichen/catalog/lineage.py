@@ -40,6 +40,8 @@ RECOMMENDABLE: Final = (
 _SHA256: Final = re.compile(r"[0-9a-f]{64}\Z")
 _MOST: Final = 64
 """Entries of a list that are read."""
+_LONGEST: Final = 1 << 16
+"""Characters of a text that are kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +59,7 @@ def read_lineage(path: Path, header: GgufHeader) -> Lineage:
     """Return what the file at ``path`` says of itself."""
     return Lineage(
         ancestors=tuple(t for t in _texts(path, header, ANCESTORS) if _SHA256.match(t)),
-        recipe=header.text(RECIPE),
+        recipe=_clean(header.text(RECIPE)),
         earlier_recipes=_texts(path, header, EARLIER_RECIPES),
         requantised=_texts(path, header, REQUANTISED),
         engine=recommended(header.metadata),
@@ -73,4 +75,9 @@ def recommended(metadata: Mapping[str, object]) -> dict[str, Scalar]:
 def _texts(path: Path, header: GgufHeader, key: str) -> tuple[str, ...]:
     if not isinstance(header.metadata.get(key), ArrayInfo):
         return ()
-    return tuple(str(v) for v in islice(read_array(path, header, key), _MOST))
+    return tuple(_clean(str(v)) for v in islice(read_array(path, header, key), _MOST))
+
+
+def _clean(text: str) -> str:
+    """Return a text safe to print and store: no control characters but line ends."""
+    return "".join(c for c in text[:_LONGEST] if c.isprintable() or c == "\n")

@@ -14,8 +14,9 @@
     [engine]
     cache_type_k = "q8_0"
 
-Everything in a step beside ``method`` is an option of the method, which checks it. ``[engine]``
-holds engine options that are recommended with the result; they travel in the file's metadata.
+Everything in a step beside ``method`` is an option of the method, which checks it when the recipe
+is applied (``lichen.compression.applying``). ``[engine]`` holds engine options that are recommended
+with the result; they travel in the file's metadata.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lichen.catalog.lineage import RECOMMENDABLE
+from lichen.compression.methods import METHODS
 from lichen.compression.toml_text import toml_text
 from lichen.core.errors import ConfigError, UnknownNameError
 from lichen.core.registry import unknown
@@ -82,6 +85,9 @@ def parse_recipe(text: str, *, where: str = "the recipe") -> Recipe:
     engine = document.get("engine", {})
     if not isinstance(engine, dict):
         raise ConfigError(f"{where} gives engine options as a table [engine]")
+    for option in engine:
+        if option not in RECOMMENDABLE:
+            raise UnknownNameError(unknown(f"engine option of {where}", option, RECOMMENDABLE))
     return Recipe(
         steps=tuple(_step(s, i, where) for i, s in enumerate(steps, 1)),
         engine=engine,
@@ -103,6 +109,10 @@ def _step(table: Mapping[str, object], number: int, where: str) -> RecipeStep:
     method = table.get("method")
     if not isinstance(method, str):
         raise ConfigError(f"step {number} of {where} lacks its 'method'")
+    if method not in METHODS:
+        raise UnknownNameError(
+            unknown(f"method (step {number} of {where})", method, METHODS.names())
+        )
     return RecipeStep(method, {k: v for k, v in table.items() if k != "method"})
 
 
