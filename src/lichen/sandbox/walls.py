@@ -93,6 +93,7 @@ def _environment() -> dict[str, str]:
         "PATH": "/usr/bin:/bin",
         "PYTHONHASHSEED": "0",
         "MALLOC_ARENA_MAX": "2",  # else each thread reserves 64 MiB of the address-space limit
+        "LD_BIND_NOW": "1",  # a symbol bound after the fork would be bound, and paid, in each trial
     }
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from lichen.core.errors import SandboxError
 from lichen.core.task import Limits
-from lichen.sandbox.inside import plain, wire
+from lichen.sandbox.inside import wire
 from lichen.sandbox.walls import Launch
 
 _START_S = 30.0
@@ -128,8 +128,8 @@ class Cell:
         """Read a message that has begun to arrive."""
         try:
             return wire.receive_control(self.control)[0]
-        except (OSError, wire.Closed, plain.Malformed) as exc:
-            raise CellDied(str(exc)) from exc
+        except (OSError, EOFError, ValueError, TypeError, wire.Closed) as exc:
+            raise CellDied(str(exc)) from exc  # gone, or what it sent is cut off
 
     def dismiss(self) -> None:
         """Let the cell end by itself: it does when its control socket closes."""
