@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Final
 
-from lichen.compression.error_table import TensorErrors, group_of
-from lichen.compression.kernel_cost import Workload, tensor_cpu_s
+from lichen.compression.error_table import TensorErrors
+from lichen.compression.kernel_cost import FAST_WITH_AVX2, Workload, kernel_cost, tensor_cpu_s
 from lichen.compression.knapsack import Assignment, Option
+from lichen.compression.retyping import role_of
 from lichen.core.errors import ConfigError
 
 LAYER: Final = "blk.*."
@@ -30,17 +31,20 @@ class Pricing:
         cpu_share: 0 charges bytes, 1 expected CPU-seconds; between, both as shares of the present.
         tied: whether the input embedding is also the output matrix.
         load: tokens of the request that CPU-seconds are counted for.
+        fast: types with repacked kernels on this CPU.
         sensitivity: factor on the errors of a tensor group (``ffn_down``); 1 where none is given.
     """
 
     cpu_share: float = 0.0
     tied: bool = True
     load: Workload = field(default_factory=Workload)
+    fast: frozenset[str] = FAST_WITH_AVX2
     sensitivity: Mapping[str, float] = field(default_factory=dict)
 
     def cpu_s(self, tensor: TensorErrors, kind: str) -> float:
         """Return the CPU-seconds of a request that a tensor of this type is expected to cost."""
-        return tensor_cpu_s(kind, tensor.weights, tensor.name, tied=self.tied, load=self.load)
+        cost = kernel_cost(kind, self.fast)
+        return tensor_cpu_s(cost, tensor.weights, tensor.name, tied=self.tied, load=self.load)
 
 
 def items(table: Sequence[TensorErrors], pricing: Pricing) -> list[list[Option]]:
@@ -64,7 +68,7 @@ def items(table: Sequence[TensorErrors], pricing: Pricing) -> list[list[Option]]
         [
             Option(
                 price(tensor, c.kind, c.size_bytes),
-                c.error * pricing.sensitivity.get(group_of(tensor.name), 1.0),
+                c.error * pricing.sensitivity.get(role_of(tensor.name), 1.0),
             )
             for c in tensor.choices
         ]

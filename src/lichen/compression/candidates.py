@@ -25,18 +25,19 @@ from lichen.compression.error_table import (
     SAMPLE_ROWS,
     ErrorCache,
     TensorErrors,
-    group_of,
     is_matrix,
     measure_errors,
 )
 from lichen.compression.halving import Objectives, ranked
-from lichen.compression.kernel_cost import Workload
+from lichen.compression.kernel_cost import FAST_WITH_AVX2, Workload
 from lichen.compression.knapsack import Frontier
 from lichen.compression.method import MethodContext, MethodFactory
 from lichen.compression.methods import METHODS
 from lichen.compression.model_file import ModelFile
 from lichen.compression.recipe import Recipe, RecipeStep
+from lichen.compression.retyping import role_of
 from lichen.compression.types import type_named
+from lichen.compression.vocabulary_metadata import KEPT_KEY
 from lichen.core.errors import ConfigError
 
 _CPU_SHARES: Final = (0.0, 0.5, 1.0)
@@ -106,6 +107,7 @@ class Outlook:
         types: candidate storage types, by name.
         points: of each frontier.
         load: a typical request.
+        fast: types with repacked kernels on this CPU.
         sample_rows, cache: see ``measure_errors``.
         progress: told what is looked at.
     """
@@ -116,6 +118,7 @@ class Outlook:
     types: Sequence[str]
     points: int = 5
     load: Workload = field(default_factory=Workload)
+    fast: frozenset[str] = FAST_WITH_AVX2
     sample_rows: int = SAMPLE_ROWS
     cache: ErrorCache = field(default_factory=ErrorCache)
     progress: Callable[[str], None] = lambda _what: None
@@ -128,7 +131,7 @@ class Outlook:
             if shaped is None:
                 continue
             for share in _CPU_SHARES:
-                pricing = Pricing(cpu_share=share, tied=shaped.tied, load=self.load)
+                pricing = self._pricing(shaped, share)
                 frontier = Frontier(items(shaped.kept, pricing))
                 for point in frontier.points(self.points):
                     kinds = kinds_of(shaped.kept, point)
@@ -139,11 +142,11 @@ class Outlook:
         usable = [s for s in map(self._shape, self.structures) if s is not None]
         for _ in range(count if usable else 0):
             shaped = rng.choice(usable)
-            wish = {group_of(t.name): rng.choice(list(self.types)) for t in shaped.kept}
+            wish = {role_of(t.name): rng.choice(list(self.types)) for t in shaped.kept}
             kinds = {
                 t.name: kind
                 for t in shaped.kept
-                if (kind := wish[group_of(t.name)]) in {c.kind for c in t.choices[1:]}
+                if (kind := wish[role_of(t.name)]) in {c.kind for c in t.choices[1:]}
             }
             yield self._candidate(shaped, kinds, Origin.RANDOM)
 
@@ -153,6 +156,9 @@ class Outlook:
         if shaped is None:
             raise ConfigError("the model has no matrices to compress")
         return self._candidate(shaped, {}, Origin.GIVEN).predicted
+
+    def _pricing(self, shaped: _Shaped, cpu_share: float) -> Pricing:
+        return Pricing(cpu_share=cpu_share, tied=shaped.tied, load=self.load, fast=self.fast)
 
     def _shape(self, structure: Structure) -> _Shaped | None:
         if structure.label not in self._shaped:
@@ -165,7 +171,12 @@ class Outlook:
         return self._shaped[structure.label]
 
     def _made(self, structure: Structure) -> _Shaped:
-        model = applied(self.model, structure.before, self.context)
+        before = []
+        model = self.model
+        for step in structure.before:
+            model = applied(model, (step,), self.context)
+            before.append(resolved(step, model))
+        structure = replace(structure, before=tuple(before))
         final = applied(model, structure.after, self.context)
         left = {t.origin or t.name for t in final.tensors}
         table = measure_errors(
@@ -190,27 +201,23 @@ class Outlook:
             steps.append(RecipeStep(ASSIGN, {"assign": patterns}))
         steps += structure.after
         choices = {t.name: {c.kind: c for c in t.choices} for t in shaped.kept}
-        error, cpu_s, size = float(shaped.dropped), 0.0, shaped.final.file_bytes
-        pricing = Pricing(tied=shaped.tied, load=self.load)
+        error, cpu_s, stored, changed = float(shaped.dropped), 0.0, 0, 0
+        pricing = self._pricing(shaped, 0.0)
         for tensor in shaped.kept:
             now = tensor.choices[0]
             chosen = choices[tensor.name][kinds.get(tensor.name, now.kind)]
             error += chosen.error
             cpu_s += pricing.cpu_s(tensor, chosen.kind)
-            size += chosen.size_bytes - now.size_bytes
-        bits = (
-            8
-            * sum(
-                choices[t.name][kinds.get(t.name, t.choices[0].kind)].size_bytes
-                for t in shaped.kept
-            )
-            / max(sum(t.weights for t in shaped.kept), 1)
-        )
+            stored += chosen.size_bytes
+            changed += chosen.size_bytes - now.size_bytes
+        bits = 8 * stored / max(sum(t.weights for t in shaped.kept), 1)
         return CompressionCandidate(
             label=f"{structure.label}, {bits:.2f} bits",
             recipe=Recipe(steps=tuple(steps)),
             origin=origin,
-            predicted=Predicted(file_bytes=size, cpu_s=cpu_s, error=error),
+            predicted=Predicted(
+                file_bytes=shaped.final.file_bytes + changed, cpu_s=cpu_s, error=error
+            ),
         )
 
 
@@ -240,6 +247,14 @@ def applied(model: ModelFile, steps: Sequence[RecipeStep], context: MethodContex
         factory: MethodFactory = METHODS.get(step.method)
         model = factory(step.options).apply(model, context)
     return model
+
+
+def resolved(step: RecipeStep, result: ModelFile) -> RecipeStep:
+    """Return the step with what it decided written out, so that a replay decides nothing anew."""
+    kept = result.value(KEPT_KEY)
+    if step.method == "trim_vocabulary" and isinstance(kept, str):
+        return RecipeStep(step.method, {"kept": kept})
+    return step
 
 
 def shortlist(

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +30,7 @@ import numpy as np
 from lichen.catalog.tensor_types import TensorType
 from lichen.compression.method import Floats, ImportanceWeights, Quantises
 from lichen.compression.model_file import LazyTensor
-from lichen.compression.stored_as import weights_of
+from lichen.compression.retyping import channel_weights, role_of
 from lichen.compression.types import dequantised, row_bytes
 
 SAMPLE_ROWS: Final = 96
@@ -43,8 +42,6 @@ _RUN: Final = 4
 
 _VERSION: Final = 1
 """Of the computation; part of every kept entry's key."""
-
-_GROUP: Final = re.compile(r"^(?:blk\.\d+\.)?(.+?)(?:\.weight)?$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,15 +108,9 @@ class ErrorCache:
         part.replace(self.path)
 
 
-def group_of(name: str) -> str:
-    """Return what a tensor is called in every layer: ``blk.3.ffn_down.weight`` -> ``ffn_down``."""
-    found = _GROUP.match(name)
-    return found[1] if found else name
-
-
 def is_matrix(tensor: LazyTensor) -> bool:
-    """Whether a tensor is worth another type: two dimensions or more, and no norm or router."""
-    return tensor.rows > 1 and tensor.name.endswith(".weight") and "norm" not in tensor.name
+    """Whether a tensor may be stored in any type: a weight matrix, or a stack of them."""
+    return bool(role_of(tensor.name)) and len(tensor.shape) > 1
 
 
 def measure_errors(
@@ -165,7 +156,7 @@ def _errors_of(
     sample_rows: int,
     cache: ErrorCache,
 ) -> TensorErrors:
-    weights = weights_of(tensor, importance)
+    weights = channel_weights(tensor, importance)
     runs = _runs(tensor.rows, sample_rows)
     raw = np.concatenate([tensor.read(start, stop) for start, stop in runs])
     rows = dequantised(raw, tensor.type)

@@ -8,8 +8,11 @@ so. They choose which candidates are worth a measurement, and never stand for on
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final
+
+from lichen.compression.types import fast_types
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,32 +49,34 @@ _TRIED: Final = {
     "Q4_0": KernelCost(0.081, 0.035, tried=True),
     "IQ4_NL": KernelCost(0.074, 0.035, tried=True),
 }
-_FAST_TYPES: Final = frozenset({"Q4_K", "MXFP4"})
-"""Repacked for AVX2 as well (ggml/src/ggml-cpu/repack.cpp, b10605)."""
+FAST_WITH_AVX2: Final = frozenset(fast_types({"avx2"}))
+"""What the figures are for. Types that this CPU has no fast kernel for count as plain ones."""
 _SLOW_PREFIXES: Final = ("IQ1", "IQ2", "IQ3", "TQ", "F32", "F64")
 
 
-def kernel_cost(kind: str) -> KernelCost:
-    """Return the prior cost of a storage type, by its name."""
-    if kind in _TRIED:
+def kernel_cost(kind: str, fast: AbstractSet[str] = FAST_WITH_AVX2) -> KernelCost:
+    """Return the prior cost of a storage type, by its name.
+
+    ``fast`` are the types with repacked kernels on the CPU in question; see ``types.fast_types``.
+    """
+    if kind in fast:
+        return _TRIED.get(kind, _FAST)
+    if kind in _TRIED and kind not in FAST_WITH_AVX2:
         return _TRIED[kind]
-    if kind in _FAST_TYPES:
-        return _FAST
     return _SLOW if kind.startswith(_SLOW_PREFIXES) else _PLAIN
 
 
-def tensor_cpu_s(kind: str, weights: int, name: str, *, tied: bool, load: Workload) -> float:
+def tensor_cpu_s(cost: KernelCost, weights: int, name: str, *, tied: bool, load: Workload) -> float:
     """Return the CPU-seconds of one request that a tensor is expected to cost.
 
     Args:
-        kind: storage type.
+        cost: of its storage type.
         weights: how many it has.
         name: the input embedding is a lookup (free) unless ``tied``; the output matrix is computed
             for the last prompt token only.
         tied: whether the input embedding is also the output matrix.
         load: tokens of the request.
     """
-    cost = kernel_cost(kind)
     if name == "token_embd.weight" and not tied:
         return 0.0
     prompt = 1 if name in {"token_embd.weight", "output.weight"} else load.prompt

@@ -30,10 +30,6 @@ class Ledger:
         if path is not None and path.exists():
             self._read(path)
 
-    def __len__(self) -> int:
-        """How many finished evaluations of this scope are known."""
-        return len(self._entries)
-
     def get(self, key: str) -> Mapping[str, object] | None:
         """Return what was found under a key, None if it has not been."""
         return self._entries.get(key)

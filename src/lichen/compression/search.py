@@ -93,6 +93,7 @@ class _Search:
     first: dict[str, Look] = field(default_factory=dict)
     gated: dict[str, Gated] = field(default_factory=dict)
     fates: dict[str, str] = field(default_factory=dict)
+    done: set[str] = field(default_factory=set)
     longest: dict[str, Bill] = field(default_factory=dict)
     now: Bill = field(default_factory=Bill)
     before: Bill = field(default_factory=Bill)
@@ -105,7 +106,8 @@ class _Search:
         """Halve the candidates until the finalists are left."""
         alive = list(self.candidates)
         sizes = schedule(len(alive), finalists=self.rules.finalists)
-        for number, keep in enumerate(sizes[1:] or sizes):
+        # The last round cuts nobody: finalists are looked at for longer before the gate.
+        for number, keep in enumerate([*sizes[1:], sizes[-1]]):
             for c in alive:
                 self._looked(c, QUICK if number == 0 else LONGER)
             if number == 0:
@@ -152,6 +154,8 @@ class _Search:
     def _looked(self, c: CompressionCandidate, level: int) -> None:
         """Measure a candidate, or take what is known; nothing if the budget forbids it."""
         key = f"look {level} {c.key}"
+        if key in self.done:
+            return
         kept = self.ledger.get(key)
         look = look_from(kept) if kept is not None else None
         if look is not None:
@@ -164,6 +168,7 @@ class _Search:
             look = self.workshop.look(c, level)
             self.ledger.put(key, plain_look(look))
             self._charge(f"look {level}", look.bill)
+        self.done.add(key)
         self.looks[c.key] = look
 
     def _gate(self, c: CompressionCandidate) -> bool:
@@ -184,8 +189,14 @@ class _Search:
         return True
 
     def _fits(self, what: str, share: float) -> bool:
-        """Whether one more of its kind would end within that share of the budget."""
-        fits = self.budget.share(self.now + self.longest.get(what, Bill())) <= share
+        """Whether one more of its kind would end within that share of the budget.
+
+        The first of a kind is taken to last as long as the longest of the others.
+        """
+        longest = self.longest.get(what) or max(
+            self.longest.values(), key=lambda b: b.wall_s, default=Bill()
+        )
+        fits = self.budget.share(self.now + longest) <= share
         self.complete = self.complete and fits
         return fits
 
