@@ -18,6 +18,7 @@ from typing import Final
 from lichen.acceleration.break_even import BreakEven
 from lichen.acceleration.cascade_cases import Case, Feed, Try
 from lichen.acceleration.cascade_report import CascadeReport, LevelReport
+from lichen.acceleration.cascade_steps import NAME, SWITCHED_OFF, End, asked
 from lichen.acceleration.examples import Example
 from lichen.acceleration.levels import Level
 from lichen.acceleration.per_request import shut
@@ -28,7 +29,6 @@ from lichen.core.errors import LichenError
 from lichen.core.generation import Capability, Completion, Delta, Finish, Request, Step, Timings
 from lichen.core.measurement import Usage
 
-NAME: Final = "cascade"
 _LOG: Final = logging.getLogger(__name__)
 
 DECODE_WEIGHT: Final = 3.0
@@ -157,7 +157,7 @@ class CascadeEngine(EngineAround):
                 f"{level.name}: {self._balance.why(k)}"
                 for k, level in enumerate(self._levels[:start])
             )
-            case.before.append(Step(actor=NAME, action="switched off", detail=detail))
+            case.before.append(Step(actor=NAME, action=SWITCHED_OFF, detail=detail))
         return case
 
     def _above(self, level: int, *, recheck: bool) -> int | None:
@@ -214,12 +214,12 @@ class CascadeEngine(EngineAround):
         done: list[Try] = []
         spent = 0.0
 
-        def asked() -> Iterator[Request]:
+        def asking() -> Iterator[Request]:
             for case in cases:
                 running[case.request.id] = case
                 yield self._asked(case)
 
-        answers = self._levels[level].open().generate(asked())
+        answers = self._levels[level].open().generate(asking())
         try:
             while True:
                 begun = self._cpu_s()
@@ -261,7 +261,7 @@ class CascadeEngine(EngineAround):
                 )
                 return
             self._counts[level].failed += 1
-            step = Step(actor=NAME, action=f"asked {self._levels[level].name}", detail="it failed")
+            step = Step(actor=NAME, action=asked(self._levels[level].name, End.FAILED))
             ledger = (*case.before, *answer.ledger, step)
             yield from self._say(case, replace(answer, ledger=ledger))
             return
@@ -313,11 +313,9 @@ class CascadeEngine(EngineAround):
         """Go on after a level failed for a case: further up, or with the best answer so far."""
         self._counts[level].failed += 1
         case.lost += usage
-        name = self._levels[level].name
+        action = asked(self._levels[level].name, End.FAILED)
         case.after += ledger
-        case.after.append(
-            Step(actor=NAME, action=f"asked {name}: it failed", usage=usage, detail=error)
-        )
+        case.after.append(Step(actor=NAME, action=action, usage=usage, detail=error))
         above = self._above(level, recheck=case.recheck)
         if above is not None:
             waiting[above].append(case)
@@ -355,10 +353,13 @@ class CascadeEngine(EngineAround):
         tests = f" ({t.extra.completion} for tests)" if t.extra.completion else ""
         return Step(
             actor=NAME,
-            action=f"asked {self._levels[t.level].name}: {'gave' if given else 'set aside'}",
+            action=asked(self._levels[t.level].name, End.GAVE if given else End.SET_ASIDE),
             usage=t.extra if given else t.usage,
             cpu_s=t.assessment.cpu_s,
             detail=f"{t.assessment.why}; {tokens}{tests}{cpu}",
+            engine_cpu_s=t.engine_cpu_s,
+            score=t.assessment.score,
+            answer="" if given else t.completion.text,
         )
 
     def _timings(self, case: Case, chosen: Try) -> Timings:

@@ -67,14 +67,17 @@ def curve(samples: Sequence[Sequence[LevelOutcome]]) -> tuple[CurvePoint, ...]:
 
 
 def at(samples: Sequence[Sequence[LevelOutcome]], threshold: float) -> CurvePoint:
-    """Return the point at one threshold."""
-    levels = len(samples[0])
-    cost, solved, reached = 0.0, 0, [0] * levels
+    """Return the point at one threshold.
+
+    Problems may have fewer outcomes than others: those of the levels that were asked. That is
+    enough for thresholds up to the one they were asked with; the last outcome there is counts.
+    """
+    cost, solved, reached = 0.0, 0, [0] * max(map(len, samples))
     for outcomes in samples:
         for k, outcome in enumerate(outcomes):
             cost += outcome.cost
             reached[k] += 1
-            if outcome.score >= threshold or k == levels - 1:
+            if outcome.score >= threshold or k == len(outcomes) - 1:
                 solved += outcome.solved
                 break
     n = len(samples)

@@ -42,11 +42,22 @@ class Outcome(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assessment:
-    """What a check said, why, and the CPU-seconds that it took outside the engine."""
+    """What a check said, why, and the CPU-seconds that it took outside the engine.
+
+    ``confidence`` is the probability that decided, None where something better did.
+    """
 
     outcome: Outcome
     why: str
     cpu_s: float = 0.0
+    confidence: float | None = None
+
+    @property
+    def score(self) -> float:
+        """How sure the check is, 0 to 1: all or nothing where it did not go by confidence."""
+        if self.confidence is not None:
+            return self.confidence
+        return 1.0 if self.outcome is Outcome.ACCEPTED else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +161,7 @@ class SelfCheck:
         return Assessment(
             outcome=Outcome.ACCEPTED if sure else Outcome.DOUBTFUL,
             why=f"confidence {p:.2f} {'reaches' if sure else 'is below'} {self.threshold:.2f}",
+            confidence=p,
         )
 
 

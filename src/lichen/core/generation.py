@@ -180,13 +180,29 @@ class Confidence(Value):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step(Value):
-    """One entry of a decision ledger: what a strategy did for this request and what it cost."""
+    """One entry of a decision ledger: what a strategy did for this request and what it cost.
+
+    Args:
+        actor: the strategy.
+        action: what it did, in words that are the same wherever it did the same.
+        usage: tokens that were spent and did not end up in the answer.
+        cpu_s: CPU-seconds that it took outside the engine; None where there were none to see.
+        detail: what is particular to this request.
+        engine_cpu_s: CPU-seconds that the engine took for this step; None if not told apart.
+        score: how sure the strategy was of an answer, 0 to 1; None if it did not ask.
+        answer: an answer that was set aside, kept so that it can be judged; "" if none was.
+        solved: whether that answer was right. No strategy knows; the benchmark fills it in.
+    """
 
     actor: str
     action: str
     usage: Usage = Usage()
     cpu_s: float | None = None
     detail: str = ""
+    engine_cpu_s: float | None = None
+    score: float | None = None
+    answer: str = ""
+    solved: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

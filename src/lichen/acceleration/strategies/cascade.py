@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from lichen.acceleration.break_even import BreakEven
-from lichen.acceleration.cascading import NAME, CascadeEngine, CascadeSettings
+from lichen.acceleration.cascade_steps import NAME
+from lichen.acceleration.cascading import CascadeEngine, CascadeSettings
 from lichen.acceleration.confidence import STATISTICS, Calibration
 from lichen.acceleration.levels import levels_of
 from lichen.acceleration.self_check import SIGNALS, SelfCheck
