@@ -122,7 +122,9 @@ def text_bytes(text: str) -> bytes:
     return struct.pack("<Q", len(raw)) + raw
 
 
-def parse_metadata(buffer: bytes, at: int, count: int) -> tuple[dict[str, MetaValue], int]:
+def parse_metadata(
+    buffer: bytes | memoryview, at: int, count: int
+) -> tuple[dict[str, MetaValue], int]:
     """Read ``count`` key-value pairs from ``buffer`` at ``at``; return them and where they end.
 
     Raises:
@@ -139,7 +141,7 @@ def parse_metadata(buffer: bytes, at: int, count: int) -> tuple[dict[str, MetaVa
 class _Parser:
     """A cursor over the bytes of a header."""
 
-    def __init__(self, buffer: bytes, at: int) -> None:
+    def __init__(self, buffer: bytes | memoryview, at: int) -> None:
         self._buffer = buffer
         self.at = at
         self._left = MAX_ELEMENTS
@@ -152,7 +154,7 @@ class _Parser:
             msg = "a text ends beyond the header"
             raise ValueError(msg)
         raw, self.at = self._buffer[self.at : end], end
-        return raw.decode("utf-8", "surrogateescape")
+        return str(raw, "utf-8", "surrogateescape")
 
     def value(self, nesting: int = 0) -> MetaValue:
         """Read a type number and the value after it."""

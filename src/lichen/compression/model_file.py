@@ -244,7 +244,7 @@ def open_model(path: Path) -> ModelFile:
             f"{str(path)!r} has a header of {start:,} bytes "
             f"(at most {_MAX_HEADER_BYTES:,} are read)"
         )
-    head = file.read(0, start).tobytes()
+    head = file.read(0, start).data
     metadata, _ = parse_metadata(head, _PREFIX_BYTES, len(header.metadata))
     return ModelFile(
         metadata=metadata,

@@ -118,7 +118,9 @@ def dequantised(raw: npt.NDArray[np.uint8], kind: TensorType) -> npt.NDArray[np.
             "gguf", "compress", "reading quantised weights"
         ) from exc
     try:
-        numbers = quants.dequantize(raw, GGMLQuantizationType(_NUMBERS[kind.name]))
+        # A damaged file has scales that are no numbers; whoever writes the rows refuses those.
+        with np.errstate(all="ignore"):
+            numbers = quants.dequantize(raw, GGMLQuantizationType(_NUMBERS[kind.name]))
     except (NotImplementedError, ValueError) as exc:
         raise ConfigError(
             f"weights of type {kind.name} cannot be turned back into numbers here"
