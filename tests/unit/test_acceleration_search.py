@@ -263,7 +263,7 @@ def test_table_has_no_repeats_and_known_names() -> None:
 
 def test_candidates_leave_alone_what_the_solution_has() -> None:
     """Strategies that the solution lists are not searched; named models add candidates."""
-    names = {c.strategy for c in default_candidates(present=["concurrency"], first="small")}
+    names = {c.strategy for c in default_candidates(present=["concurrency"], firsts=["small"])}
     assert "concurrency" not in names
     assert "cascade" in names
     assert "cascade" not in {c.strategy for c in default_candidates()}

@@ -14,21 +14,19 @@ from lichen.benchmark.tasks import TASKS, facts
 from lichen.cli import console
 from lichen.cli.accelerate import command
 from lichen.compose.spec import load
-from lichen.core.errors import ConfigError, LichenError
+from lichen.core.errors import ConfigError, EngineError, LichenError
 from lichen.testing.costed_engine import Costs, Surface
 from lichen.testing.costed_world import install
 
-CHOICES = (
-    Choice(strategy="concurrency", options=(("slots", 2),)),
-    Choice(strategy="concurrency", options=(("slots", 4),)),
-    Choice(strategy="kv_cache_type", options=(("keys", "q8_0"), ("values", "q8_0"))),
-)
+CHOICES = (Choice(strategy="kv_cache_type", options=(("keys", "q8_0"), ("values", "q8_0"))),)
 
 
 def pays(options: Mapping[str, object]) -> Costs:
-    """Four slots cost half of one."""
+    """Four slots cost half of one; there is no room for more."""
     slots = options.get("slots", 1)
     assert isinstance(slots, int)
+    if slots > 4:
+        raise EngineError("it does not fit")
     return Costs(decode_s=0.01 * {1: 1.0, 2: 0.8, 4: 0.5}[slots], prefill_s=0.0)
 
 
@@ -108,12 +106,15 @@ def test_dry_run_runs_nothing(shell: Shell) -> None:
         raise AssertionError
 
     done = shell("--dry-run", "--budget", "90s", surface=never)
-    assert "concurrency(slots=4)" in done.output
-    assert "90 s" in done.output
+    assert "kv_cache_type" in done.output
+    assert "the cheapest of 1, 2, 4, 8, 16 slots" in done.output
+    assert "within 90 s" in done.output
+    assert "12 answers is set aside" in done.output
     assert not list(shell.folder.glob("green*.toml"))
     planned = json.loads(shell("--dry-run", "--json", surface=never).stdout)
     assert planned["at_most_s"] == 3600
     assert planned["verification_problems"] == 6
+    assert planned["screens_slots"] == [1, 2, 4, 8, 16]
 
 
 def test_accelerate_spares_foreign_files(shell: Shell) -> None:
@@ -129,6 +130,43 @@ def test_accelerate_refuses_unclear_budgets(shell: Shell, text: str) -> None:
     done = shell("--budget", text)
     assert done.exit_code == 2
     assert "no duration" in done.output
+
+
+def test_accelerate_refuses_a_budget_too_small_for_the_proof(shell: Shell) -> None:
+    """The verification's time comes first; a budget that it would eat is refused at once."""
+    with pytest.raises(ConfigError, match="too small: verifying takes about"):
+        shell("--round", "2", "--budget", "0.5s")
+    assert not list(shell.folder.glob("green*.toml"))
+
+
+def test_the_same_command_goes_on_where_it_was_stopped(shell: Shell) -> None:
+    """Stopped in the search, it loses one round; when done, it runs nothing again, --fresh all."""
+    loads = 0
+
+    def stopping(options: Mapping[str, object]) -> Costs:
+        nonlocal loads
+        loads += 1
+        if "cache_type_k" in options:
+            raise KeyboardInterrupt
+        return pays(options)
+
+    assert "Aborted" in shell("--round", "2", surface=stopping).output
+    assert loads > 1
+    done = shell("--round", "2", "--json")
+    assert json.loads(done.stdout)["search"]["stored_rounds"] == 1
+
+    def never(_options: Mapping[str, object]) -> Costs:
+        raise AssertionError
+
+    again = shell("--round", "2", "--json", surface=never)
+    first, second = json.loads(done.stdout), json.loads(again.stdout)
+    assert second["search"]["stored_rounds"] == second["search"]["rounds"]
+    assert second["run"] == first["run"]
+    assert second["bill"] == first["bill"]
+    assert second["search"]["best"] == first["search"]["best"]
+    fresh = json.loads(shell("--round", "2", "--json", "--fresh").stdout)
+    assert fresh["search"]["stored_rounds"] == 0
+    assert fresh["run"] != first["run"]
 
 
 def test_engine_only_needs_a_model(shell: Shell) -> None:

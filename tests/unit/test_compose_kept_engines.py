@@ -43,9 +43,9 @@ class Loader:
         return (self.room - self.open) * engine_bytes(MODEL)
 
 
-def kept(loader: Loader, **settings: int) -> KeptEngines:
+def kept(loader: Loader, most_idle: int = 6) -> KeptEngines:
     """Engines over a loader."""
-    return KeptEngines(load=loader, free=loader.free, **settings)
+    return KeptEngines(load=loader, free=loader.free, most_idle=most_idle)
 
 
 def test_the_same_engine_is_lent_again() -> None:

@@ -1,9 +1,9 @@
 """What a search over strategies tries: a table of strategies and the settings worth a look.
 
-Adding a row is all that a new strategy needs to be searched. Strategies that need something only
-the user can name (a draft model, a small first model) become candidates when it is named. The
-``answer_cache`` is not in the table: a benchmark never asks the same question twice, so that what
-a cache saves there would say nothing; it pays by the repetition in real traffic.
+Adding a row is all that a new strategy needs to be searched. Strategies whose settings depend on
+the machine (slots) or on further models (a draft, a cascade's first) become candidates with what is
+passed in. The ``answer_cache`` is not in the table: a benchmark never asks the same question twice,
+so that what a cache saves there would say nothing; it pays by the repetition in real traffic.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from lichen.acceleration.strategy import Layer
+from lichen.core.generation import Hints, Request
 
 Setting = str | int | float | bool
 
@@ -49,8 +50,6 @@ LAYERS: Final[Mapping[str, Layer]] = {
 
 TABLE: Final[tuple[Choice, ...]] = (
     Choice(strategy="stop_when_complete"),
-    Choice(strategy="concurrency", options=(("slots", 4),)),
-    Choice(strategy="concurrency", options=(("slots", 8),)),
     Choice(strategy="answer_prefix", options=(("style", "given"),)),
     Choice(strategy="answer_prefix", options=(("style", "fence"),)),
     Choice(strategy="answer_prefix", options=(("style", "raw"),)),
@@ -70,23 +69,50 @@ FIRST_MODEL: Final = "first"
 
 
 def default_candidates(
-    *, present: Iterable[str] = (), draft: str = "", first: str = ""
+    *,
+    present: Iterable[str] = (),
+    slots: Iterable[Choice] = (),
+    draft: str = "",
+    firsts: Iterable[str] = (),
+    asked: Request | None = None,
 ) -> tuple[Choice, ...]:
     """Return the choices to screen.
 
     Args:
         present: strategies that the solution has already; they stay as they are.
+        slots: settings of ``concurrency``, see ``slot_screening``.
         draft: name of a draft model for ``speculation``, "" for none.
-        first: name of a small model that a ``cascade`` asks first, "" for none.
+        firsts: names of small models that a ``cascade`` asks first.
+        asked: a question of the task; what has nothing to work on there is left out.
     """
     taken = frozenset(present)
-    named: list[Choice] = []
+    named = list(slots)
     if draft:
         options = (("draft", draft), ("ngram", ""), ("switch", "on"))
         named.append(Choice(strategy="speculation", options=options))
-    if first:
-        named.append(Choice(strategy="cascade", options=((FIRST_MODEL, first),)))
-    return tuple(c for c in (*TABLE, *named) if c.strategy not in taken)
+    named += [
+        Choice(strategy="cascade", options=((FIRST_MODEL, first),))
+        for first in dict.fromkeys(firsts)
+    ]
+    return tuple(
+        c
+        for c in (*TABLE, *named)
+        if c.strategy not in taken and (asked is None or has_work(c, asked))
+    )
+
+
+def has_work(choice: Choice, asked: Request) -> bool:
+    """Whether a choice can do something on questions like this one, by what the question gives.
+
+    A hint, not a promise: a strategy that finds nothing to do says so in the ledger.
+    """
+    hints = asked.hints or Hints()
+    if choice.strategy == "answer_prefix":
+        given = hints.language if dict(choice.options).get("style") == "fence" else hints.given
+        return asked.kind == "chat" and bool(given.strip())
+    if choice.strategy == "stop_when_passing":
+        return asked.kind != "infill" and bool(hints.entry_point)
+    return True
 
 
 def ordered(choices: Iterable[Choice]) -> CandidateSet:

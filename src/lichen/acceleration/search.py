@@ -63,7 +63,7 @@ _SCREENING: Final = "screening"
 _MINUTE_S: Final = 60.0
 
 
-def search(
+def search(  # noqa: PLR0913 (one verb: its values, then its ports by name)
     evaluate: Evaluate,
     choices: Sequence[Choice],
     problems: Sequence[str],
@@ -71,6 +71,7 @@ def search(
     rules: Rules | None = None,
     budget: Budget | None = None,
     seed: int = 0,
+    before: Sequence[Round] = (),
     progress: Progress = lambda _what, _share: None,
 ) -> Found:
     """Find the cheapest set of strategies that keeps the quality.
@@ -83,6 +84,7 @@ def search(
         rules: when a race is decided.
         budget: what may be spent.
         seed: of the problems' order.
+        before: what was run to choose the choices; it is paid from the same budget.
         progress: see ``Progress``.
 
     Raises:
@@ -95,6 +97,7 @@ def search(
     shuffled = list(problems)
     random.Random(seed).shuffle(shuffled)  # noqa: S311 (an order is no secret)
     state = _Search(evaluate, shuffled, rules or Rules(), budget or Budget(), progress)
+    state.rounds += before
     state.pilot(len(choices))
     state.screen([(c,) for c in choices])
     state.forward()
@@ -237,8 +240,8 @@ class _Search:
             spent_cpu_s=spent,
             spent_s=self.spent_s,
             reserved_s=self.reserved_s,
-            rounds=len(self.rounds),
-            stored_rounds=sum(r.stored for r in self.rounds),
+            rounds=sum(bool(r.observed) for r in self.rounds),
+            stored_rounds=sum(bool(r.observed) and r.stored for r in self.rounds),
             pays_after=pays_after,
             complete=self.complete,
         )

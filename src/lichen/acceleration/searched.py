@@ -107,7 +107,8 @@ class Found:
         spent_cpu_s: what the search cost in CPU-seconds, loading included.
         spent_s: what it took in seconds.
         reserved_s: seconds of the budget that were set aside for the verification.
-        rounds, stored_rounds: how many there were, and how many of them were not run now.
+        rounds: how many there were on the task.
+        stored_rounds: how many of them were not run now, but read.
         pays_after: requests after which that is paid back; missing if nothing is saved.
         complete: False if the budget ended the search.
     """

@@ -11,10 +11,11 @@ from typing import Final
 
 import click
 
-from lichen.acceleration.candidates import RUN_EXAMPLES, Choice, default_candidates
+from lichen.acceleration.candidates import RUN_EXAMPLES
 from lichen.acceleration.racing import Rules
 from lichen.acceleration.search import search
 from lichen.acceleration.searched import Budget, Found, in_words
+from lichen.acceleration.slot_screening import SlotScreening
 from lichen.benchmark.summarise import StoredRun, summarise
 from lichen.benchmark.tasks import facts
 from lichen.catalog import Catalog
@@ -23,6 +24,7 @@ from lichen.cli import console
 from lichen.cli.observing import Advancing
 from lichen.compose import acceleration as compose
 from lichen.compose.build import make_catalog
+from lichen.compose.candidates import Wanted, candidates, charged, planned
 from lichen.compose.engine_tuning import tune_engine
 from lichen.compose.rounds import Rounds, rounds_for, spent_on
 from lichen.compose.settings import region as default_region
@@ -54,7 +56,7 @@ class Wish:
     """What was asked for, resolved."""
 
     spec: RunSpec
-    choices: tuple[Choice, ...]
+    wanted: Wanted
     rules: Rules
     budget: Budget
     fresh: bool
@@ -96,7 +98,7 @@ class Wish:
     "--round", "size", type=click.IntRange(1), default=8, show_default=True, help="Problems a look."
 )
 @click.option("--draft", default="", help="Draft model: speculation with it is tried too.")
-@click.option("--first", default="", help="Small model: a cascade that asks it first is tried too.")
+@click.option("--first", default="", help="Small model that a cascade asks first.")
 @click.option("--set", "sets", multiple=True, metavar="PATH=VALUE", help="Any key of the spec.")
 @click.option("--region", default=None, help="Grid to price for, e.g. DNK, USA, WORLD.")
 @click.option("--store", "url", default=None, help="Store URL; default: LICHEN_STORE.")
@@ -138,7 +140,13 @@ def command(  # noqa: PLR0913 (one parameter per documented option)
         check_writable(path)
     wish = Wish(
         spec=spec,
-        choices=_choices(spec, draft, first),
+        wanted=Wanted(
+            barred=_barred(spec),
+            draft=draft,
+            first=first,
+            latency=max_latency is not None,
+            seconds=seconds,
+        ),
         rules=Rules(margin=spec.margin, max_latency_s=max_latency),
         budget=Budget(seconds=seconds, problems_per_round=size),
         fresh=fresh,
@@ -155,43 +163,33 @@ def command(  # noqa: PLR0913 (one parameter per documented option)
         wish, budget=replace(wish.budget, proof=len(both.verification) * wish.spec.samples)
     )
     if dry_run:
-        plan = view.plan(wish.choices, wish.rules, wish.budget, both)
+        choices, slots = planned(spec, catalog, both, wish.wanted)
+        plan = view.plan(choices, slots, wish.rules, wish.budget, both)
         console.emit_json(plan) if as_json else view.show_plan(plan)
         return
     with rounds_for(spec, store_url=wish.url, catalog=catalog, fresh=fresh) as rounds:
         _accelerate(wish, rounds, both, as_json=as_json)
 
 
-def _choices(spec: RunSpec, draft: str, first: str) -> tuple[Choice, ...]:
-    """Return what is tried on this task."""
-    barred = {s.name for s in compose.base_of(spec).strategies}
+def _barred(spec: RunSpec) -> frozenset[str]:
+    """Return the strategies that are not tried on this task, and say why."""
     known = facts(spec.task.name)
     if known is not None and known.self_check_is_oracle:
         console.note(
             f"the questions of {spec.task.name} show the tests that decide: strategies that run a "
             f"question's examples are not tried ({', '.join(sorted(RUN_EXAMPLES))})"
         )
-        barred |= RUN_EXAMPLES
-    return default_candidates(present=barred, draft=draft, first=first)
+        return RUN_EXAMPLES
+    return frozenset()
 
 
 def _accelerate(wish: Wish, rounds: Rounds, both: compose.Halves, *, as_json: bool) -> None:
-    evaluate = compose.BenchmarkEvaluate(spec=wish.spec, rounds=rounds)
-    with _shares("search", wish.budget.seconds) as progress:
-        found = search(
-            evaluate,
-            wish.choices,
-            both.calibration,
-            rules=wish.rules,
-            budget=wish.budget,
-            seed=wish.spec.seed,
-            progress=progress,
-        )
+    found, screening = _searched(wish, rounds, both)
     if not found.best:
         if as_json:
-            console.emit_json({"search": found, "written": ""})
+            console.emit_json({"search": found, "slots": screening, "written": ""})
         else:
-            view.show_search(found)
+            view.show_search(found, screening)
             view.show_nothing(found)
         return
     base = compose.base_of(wish.spec)
@@ -200,7 +198,7 @@ def _accelerate(wish: Wish, rounds: Rounds, both: compose.Halves, *, as_json: bo
     unproven = _unproven(wish.target)
     write_solution(unproven, green, [*remarks, "Not verified."])
     if not as_json:
-        view.show_search(found)
+        view.show_search(found, screening)
     stored, summary = _verified(wish, rounds, both, found)
     kept = _kept(summary, wish.rules.margin)
     if kept:
@@ -208,8 +206,9 @@ def _accelerate(wish: Wish, rounds: Rounds, both: compose.Halves, *, as_json: bo
     unproven.unlink(missing_ok=True)
     bill = view.Bill.of(found, summary, spent_on(stored).cpu_s)
     if as_json:
-        document = {"search": found, "verification": summary, "run": stored.run.id, "bill": bill}
-        console.emit_json({**document, "written": str(wish.target) if kept else ""})
+        document = {"search": found, "slots": screening, "verification": summary}
+        written = str(wish.target) if kept else ""
+        console.emit_json({**document, "run": stored.run.id, "bill": bill, "written": written})
         return
     view.show_verification(stored.run, summary, bill)
     if kept:
@@ -219,6 +218,28 @@ def _accelerate(wish: Wish, rounds: Rounds, both: compose.Halves, *, as_json: bo
             "its quality is lower than --keep-quality allows on problems that the search had not "
             f"seen, so {wish.target} was not written"
         )
+
+
+def _searched(
+    wish: Wish, rounds: Rounds, both: compose.Halves
+) -> tuple[Found, SlotScreening | None]:
+    with _shares("search", wish.budget.seconds) as progress:
+        progress("slots, on the engine alone", 0.0)
+        choices, screening = candidates(rounds, wish.spec, both, wish.wanted)
+        # A round with fewer problems than slots could not show what the slots save.
+        slots = [v for c in choices for k, v in c.options if k == "slots" and isinstance(v, int)]
+        size = max([wish.budget.problems_per_round, *slots])
+        found = search(
+            compose.BenchmarkEvaluate(spec=wish.spec, rounds=rounds),
+            choices,
+            both.calibration,
+            rules=wish.rules,
+            budget=replace(wish.budget, problems_per_round=size),
+            seed=wish.spec.seed,
+            before=charged(screening),
+            progress=progress,
+        )
+    return found, screening
 
 
 def _unproven(target: Path) -> Path:

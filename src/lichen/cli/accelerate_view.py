@@ -10,7 +10,9 @@ from typing import Any, Self
 from lichen.acceleration.candidates import Choice, label
 from lichen.acceleration.log_ratio import shown
 from lichen.acceleration.racing import Rules
+from lichen.acceleration.search import SCREENING_SHARE
 from lichen.acceleration.searched import Budget, Found, Race, in_words, pays_back
+from lichen.acceleration.slot_screening import SlotScreening
 from lichen.acceleration.tuned import Tuning
 from lichen.benchmark.summarise import StoredRun
 from lichen.cli import console
@@ -58,15 +60,20 @@ class Bill:
         )
 
 
-def plan(choices: Sequence[Choice], rules: Rules, budget: Budget, both: Halves) -> dict[str, Any]:
+def plan(
+    choices: Sequence[Choice], slots: Sequence[int], rules: Rules, budget: Budget, both: Halves
+) -> dict[str, Any]:
     """Return what a search would do, as plain values."""
     return {
         "tries": [c.label for c in choices],
+        "screens_slots": list(slots),
         "calibration_problems": len(both.calibration),
         "problems_per_look": min(budget.problems_per_round, len(both.calibration)),
         "looks_at_most": rules.rounds,
         "looks_at_most_for_quality": rules.quality_rounds,
         "at_most_s": budget.seconds,
+        "screening_share": SCREENING_SHARE,
+        "verification_answers": 2 * budget.proof,
         "verification_problems": len(both.verification),
         "margin": rules.margin,
         "max_latency_s": rules.max_latency_s,
@@ -75,19 +82,31 @@ def plan(choices: Sequence[Choice], rules: Rules, budget: Budget, both: Halves) 
 
 def show_plan(what: dict[str, Any]) -> None:
     """Print a plan."""
-    console.table("Would try", ["strategy"], [[console.plain(c)] for c in what["tries"]])
+    rows = [[console.plain(c)] for c in what["tries"]]
+    if what["screens_slots"]:
+        slots = ", ".join(str(n) for n in what["screens_slots"])
+        rows.append([f"concurrency, the cheapest of {slots} slots on the engine alone"])
+    console.table("Would try", ["strategy"], rows)
     console.note(
         f"each beside plain on up to {what['problems_per_look']} problems at a time, at most "
         f"{what['looks_at_most']} times ({what['looks_at_most_for_quality']} while the quality of "
-        "a cheaper one is in doubt), then those that pay together: for at most "
-        f"{in_words(what['at_most_s'])}\n"
-        f"then plain against the winner on {what['verification_problems']} other problems, which "
-        "takes up to twice as long as plain needs for them"
+        "a cheaper one is in doubt), then those that pay together\n"
+        f"then plain against the winner on {what['verification_problems']} other problems\n"
+        f"all within {in_words(what['at_most_s'])}: what plain needs for "
+        f"{what['verification_answers']} answers is set aside for the verification; of the rest, "
+        f"screening has {what['screening_share']:.0%} and joining what is left"
     )
 
 
-def show_search(found: Found) -> None:
-    """Print every race, and what each strategy of the winner contributes."""
+def show_search(found: Found, screening: SlotScreening | None) -> None:
+    """Print every look and race, and what each strategy of the winner contributes."""
+    if screening is not None:
+        threads = f", {screening.threads} threads" if screening.threads else ""
+        console.table(
+            f"Slots on the engine alone{threads}: CPU-seconds per decoded token",
+            [">slots", ">CPU-ms"],
+            [[str(k.slots), _milliseconds(k.cpu_s_per_token)] for k in screening.looks],
+        )
     console.table(
         "Search: cost against what it was raced with, quality against plain (90 % intervals)",
         ["stage", "candidate", "against", ">cost ratio", ">quality", ">looks", "result"],
@@ -198,6 +217,12 @@ def _row(race: Race) -> list[str]:
         str(race.rounds),
         console.plain(f"{race.standing}: {race.detail}" if race.detail else str(race.standing)),
     ]
+
+
+def _milliseconds(value: float | Missing) -> str:
+    if isinstance(value, Missing):
+        return console.plain(f"not measured: {value.reason}")
+    return f"{1000 * value:.1f}"
 
 
 def _ratio(value: Interval | Missing) -> str:

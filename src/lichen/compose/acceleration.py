@@ -22,6 +22,7 @@ from lichen.compose.build import MODEL_FREE_ENGINES, make_task
 from lichen.compose.rounds import Rounds, cpu_s, wall_s
 from lichen.compose.spec import RunSpec, SolutionSpec, StrategySpec, TaskSpec
 from lichen.core.errors import ConfigError, EngineError, LichenError
+from lichen.core.generation import Request
 from lichen.sandbox import open_sandbox
 
 PLAIN: Final = "plain"
@@ -32,10 +33,14 @@ _NAME_LENGTH: Final = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Halves:
-    """Problem ids: what the search may see, and what the result is verified on."""
+    """Problem ids: what the search may see, and what the result is verified on.
+
+    ``asked`` is the first question of the calibration half, without sampling settings.
+    """
 
     calibration: tuple[str, ...]
     verification: tuple[str, ...]
+    asked: Request
 
 
 def base_of(spec: RunSpec) -> SolutionSpec:
@@ -66,15 +71,19 @@ def halves(spec: RunSpec, catalog: Catalog) -> Halves:
     """
     sandbox = open_sandbox(workers=spec.sandbox.workers, unsafe=spec.sandbox.unsafe)
     try:
-        problems = make_task(spec.task, catalog, sandbox).problems()
+        task = make_task(spec.task, catalog, sandbox)
+        chosen = select(task.problems(), limit=None, half=spec.task.half, ids=spec.task.problems)
+        even, odd = (
+            select(chosen, limit=spec.task.limit, half=half, ids=()) for half in ("even", "odd")
+        )
+        asked = task.request(even[0], sample=0, seed=0)
     finally:
         sandbox.close()
-    chosen = select(problems, limit=None, half=spec.task.half, ids=spec.task.problems)
-    even, odd = (
-        tuple(p.id for p in select(chosen, limit=spec.task.limit, half=half, ids=()))
-        for half in ("even", "odd")
+    return Halves(
+        calibration=tuple(p.id for p in even),
+        verification=tuple(p.id for p in odd),
+        asked=asked,
     )
-    return Halves(calibration=even, verification=odd)
 
 
 def solution_of(base: SolutionSpec, candidate: CandidateSet, name: str) -> SolutionSpec:

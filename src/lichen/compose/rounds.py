@@ -14,12 +14,14 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final
 
 from lichen.benchmark.run import Observer, judge_references
 from lichen.benchmark.run import run as run_benchmark
 from lichen.benchmark.summarise import StoredRun
 from lichen.catalog import Catalog
+from lichen.compose import settings
 from lichen.compose.build import Ground, Workbench, ground, load_engine, prepared
 from lichen.compose.kept_engines import KeptEngines
 from lichen.compose.spec import RunSpec
@@ -54,6 +56,7 @@ class Rounds:
         ground: what all rounds share; its ``load`` is that of ``engines``.
         engines: kept between rounds.
         label: of the search, see ``label_for``.
+        notes: file for what the search has to remember beside its rounds.
         spent: on all rounds so far, stored ones included: what they took when they ran.
         ran: rounds that were run now; ``stored``: rounds that were read.
     """
@@ -61,6 +64,7 @@ class Rounds:
     ground: Ground
     engines: KeptEngines
     label: str
+    notes: Path
     spent: Spent = Spent()
     ran: int = 0
     stored: int = 0
@@ -158,7 +162,9 @@ def rounds_for(
     try:
         with ground(spec, store_url=store_url, catalog=catalog, load=engines.open) as shared:
             label = label_for(spec, shared.store, fresh=fresh)
-            yield Rounds(ground=shared, engines=engines, label=label)
+            where = hashlib.sha256(store_url.encode()).hexdigest()[:_DIGITS]
+            notes = settings.cache_dir() / "strategies" / "searches" / f"{label}-{where}.json"
+            yield Rounds(ground=shared, engines=engines, label=label, notes=notes)
     finally:
         engines.close()
 
