@@ -13,7 +13,8 @@ from lichen.acceleration.racing import Observed
 from lichen.benchmark.run import judge_references
 from lichen.catalog import Catalog
 from lichen.compose.acceleration import BenchmarkEvaluate
-from lichen.compose.rounds import Rounds, label_for, part_of, rounds_for
+from lichen.compose.parts import label_for, part_of
+from lichen.compose.rounds import Rounds, rounds_for
 from lichen.compose.spec import EngineSpec, RunSpec, SolutionSpec
 from lichen.core.errors import EngineError
 from lichen.core.ports import Task

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from lichen.cli import console
+from lichen.compose.parts import part_of
 from lichen.compose.settings import store_url
-from lichen.core.errors import ConfigError
-from lichen.core.record import RunRecord
+from lichen.core.errors import ConfigError, StoreError
+from lichen.core.record import RunRecord, RunState
+from lichen.report import format as fmt
 from lichen.store import Store, open_store
 from lichen.store.transfer import export_evalplus, export_run, import_run
 
@@ -23,28 +26,28 @@ def command() -> None:
 
 
 @command.command("list")
+@click.argument("whole", metavar="[SEARCH]", default="")
+@click.option("--all", "every", is_flag=True, help="Also each run that is part of a search.")
 @_STORE
 @_JSON
-def list_runs(url: str | None, as_json: bool) -> None:
-    """List the runs in the store, newest last."""
+def list_runs(whole: str, every: bool, url: str | None, as_json: bool) -> None:
+    """List the runs in the store, newest last; a search is one line.
+
+    With the name of a SEARCH, list its runs.
+    """
     runs = _open(url).runs()
+    if whole:
+        runs = [r for r in runs if part_of(r) == whole]
+        if not runs:
+            raise StoreError(f"the store has no search {whole!r}; see  lichen runs list")
+    listed = [_row(r) for r in runs] if every or whole else _grouped(runs)
     if as_json:
-        console.emit_json([_row(r) for r in runs])
+        console.emit_json(listed)
         return
-    if not runs:
+    if not listed:
         console.note("no runs yet; make one with  lichen bench")
         return
-    rows = [
-        [
-            console.plain(r.id),
-            console.plain(r.created_at[:16].replace("T", " ")),
-            console.plain(r.task),
-            str(len(r.problem_ids)),
-            console.plain(", ".join(s.name for s in r.solutions)),
-            r.state.value,
-        ]
-        for r in runs
-    ]
+    rows = [[console.plain(cell) for cell in _cells(row)] for row in listed]
     console.table("Runs", ["id", "created (UTC)", "task", ">problems", "solutions", "state"], rows)
 
 
@@ -55,6 +58,8 @@ def list_runs(url: str | None, as_json: bool) -> None:
 def show_run(run_id: str, url: str | None, as_json: bool) -> None:
     """Show what a run was: spec, solutions, environment, counts. RUN_ID may be a prefix."""
     store = _open(url)
+    if any(part_of(r) == run_id for r in store.runs()):
+        raise StoreError(f"{run_id} is a search; its runs:  lichen runs list {run_id}")
     run = store.find(run_id)
     samples = store.samples(run.id)
     if as_json:
@@ -87,11 +92,15 @@ def show_run(run_id: str, url: str | None, as_json: bool) -> None:
 @_STORE
 @_JSON
 def remove_runs(run_ids: tuple[str, ...], yes: bool, url: str | None, as_json: bool) -> None:
-    """Delete runs with all their samples."""
+    """Delete runs with all their samples; the name of a search stands for all its runs."""
     store = _open(url)
-    runs = [store.find(r) for r in run_ids]
+    parts = [r for r in store.runs() if part_of(r) in run_ids]
+    searches = {part_of(r) for r in parts}
+    single = [store.find(r) for r in run_ids if r not in searches]
+    runs = [*single, *(r for r in parts if r.id not in {s.id for s in single})]
     if not yes:
-        click.confirm(f"Delete {', '.join(r.id for r in runs)}?", abort=True, err=True)
+        names = [*(r.id for r in single), *(f"{s} and its runs" for s in sorted(searches))]
+        click.confirm(f"Delete {', '.join(names)}?", abort=True, err=True)
     for run in runs:
         store.remove(run.id)
         console.note(f"removed {run.id}")
@@ -157,6 +166,41 @@ def _solution(run: RunRecord, wanted: str | None) -> str:
     if wanted not in names:
         raise ConfigError(f"run {run.id} has the solutions {', '.join(names)}: pick by --solution")
     return wanted
+
+
+def _grouped(runs: Sequence[RunRecord]) -> list[dict[str, object]]:
+    """Return a row per run that stands for itself and one per search, at its latest run."""
+    places: dict[str, list[RunRecord]] = {}
+    for run in runs:
+        key = part_of(run) or run.id
+        places[key] = [*places.pop(key, []), run]
+    return [_row(rs[0]) if not part_of(rs[0]) else _search_row(rs) for rs in places.values()]
+
+
+def _search_row(runs: Sequence[RunRecord]) -> dict[str, object]:
+    going = [r for r in runs if r.state is RunState.RUNNING]
+    return {
+        "id": part_of(runs[0]),
+        "created_at": runs[0].created_at,
+        "task": runs[0].task,
+        "problems": len({p for r in runs for p in r.problem_ids}),
+        "runs": len(runs),
+        "state": RunState.RUNNING if going else RunState.FINISHED,
+    }
+
+
+def _cells(row: dict[str, object]) -> list[str]:
+    """Return the texts of a row of ``_row`` or ``_search_row``."""
+    solutions = row.get("solutions")
+    what = f"a search: {fmt.plural(int(str(row.get('runs', 0))), 'run')}"
+    return [
+        str(row["id"]),
+        str(row["created_at"])[:16].replace("T", " "),
+        str(row["task"]),
+        str(row["problems"]),
+        ", ".join(solutions) if isinstance(solutions, list) else what,
+        str(row["state"]),
+    ]
 
 
 def _row(r: RunRecord) -> dict[str, object]:

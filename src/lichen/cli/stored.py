@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lichen.benchmark.summarise import StoredRun
+from lichen.compose.parts import part_of
 from lichen.compose.settings import region as default_region
 from lichen.compose.settings import store_url
 from lichen.core.errors import ConfigError, StoreError
@@ -30,6 +31,8 @@ def chosen(store: Store, run_id: str | None) -> RunRecord:
     if run_id is not None:
         return store.find(run_id)
     run = store.latest()
+    if run is not None and part_of(run):  # a round of a search says little by itself
+        run = next((r for r in reversed(store.runs()) if not part_of(r)), None)
     if run is None:
         raise StoreError("no run is stored yet; make one with  lichen bench")
     return run

@@ -9,9 +9,8 @@ are runs like others; the spec's ``part_of`` says which search they belong to.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from lichen.catalog import Catalog
 from lichen.compose import settings
 from lichen.compose.build import Ground, Workbench, ground, load_engine, prepared
 from lichen.compose.kept_engines import KeptEngines
+from lichen.compose.parts import label_for
 from lichen.compose.spec import RunSpec
 from lichen.core.errors import EngineError, LichenError
 from lichen.core.measurement import Measurement, Missing
@@ -167,26 +167,6 @@ def rounds_for(
             yield Rounds(ground=shared, engines=engines, label=label, notes=notes)
     finally:
         engines.close()
-
-
-def label_for(spec: RunSpec, store: Store, *, fresh: bool = False) -> str:
-    """Return the name of the search over a spec: the latest there is, a new one if ``fresh``."""
-    digest = hashlib.sha256(spec.canonical().encode("utf-8", "replace")).hexdigest()[:_DIGITS]
-    first = f"search-{digest}"
-    tails = [part_of(r).removeprefix(first) for r in store.runs() if part_of(r).startswith(first)]
-    numbers = [int(t.removeprefix("-")) if t else 1 for t in tails if not t or t[1:].isdigit()]
-    number = max(numbers, default=0) + (1 if fresh or not numbers else 0)
-    return first if number == 1 else f"{first}-{number}"
-
-
-def part_of(run: RunRecord) -> str:
-    """Return what a run is part of, "" if it stands for itself."""
-    try:
-        spec = json.loads(run.spec)
-    except ValueError:  # imported from elsewhere
-        return ""
-    found = spec.get("part_of", "") if isinstance(spec, Mapping) else ""
-    return found if isinstance(found, str) else ""
 
 
 def read(store: Store, run_id: str) -> StoredRun:
