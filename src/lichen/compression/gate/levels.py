@@ -45,7 +45,7 @@ class Thresholds:
         truncated_excess: share of answers cut by the token limit, beyond the parent's.
         cpu_ratio: of CPU-seconds per token, for prefill and for decode each.
         load_ratio: of CPU-seconds to load.
-        memory_ratio: of peak memory.
+        memory_ratio: of resident memory.
         alpha: below this p-value a paired test shows a loss.
     """
 

@@ -113,7 +113,7 @@ class CostValue:
     Args:
         prefill, decode: of CPU-seconds per token.
         load: of CPU-seconds from nothing to the first token.
-        memory: of peak resident bytes, each in a process of its own; a reading without unit.
+        memory: of resident bytes after the first token, each in a process of its own.
         rounds: how often the two took turns, >= 1.
         parent_prefill_s, child_prefill_s, parent_decode_s, child_decode_s: CPU-seconds per token.
     """

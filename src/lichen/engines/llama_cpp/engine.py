@@ -24,7 +24,7 @@ from lichen.core.errors import (
     EngineError,
     MissingDependencyError,
 )
-from lichen.core.generation import Capability, Completion, Delta, Finish, Request
+from lichen.core.generation import Capability, Completion, Delta, Finish, Message, Request
 from lichen.core.measurement import Usage
 from lichen.core.model import ModelArtifact
 from lichen.engines.fanout import Fanout, Job
@@ -195,14 +195,30 @@ class LlamaCppEngine:
         if request.prompt is not None:
             return request.prompt
         if request.messages is not None:
-            messages = [{"role": str(m.role), "content": m.content} for m in request.messages]
-            rendered = self._loopback.post("/apply-template", {"messages": messages})
+            rendered = self._rendered(request.messages)
             if "prompt" not in rendered:
                 return {"error": rendered.get("error", "its chat template failed")}
             return str(rendered["prompt"]) + request.answer_prefix
         assert self._fim is not None  # noqa: S101 (checked before; narrows the type)
         prefix, suffix = self.tokenize(request.prefix or ""), self.tokenize(request.suffix or "")
         return self._fim.prompt(prefix, suffix)
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """Return a conversation as the model's template writes it, up to where an answer begins.
+
+        Raises:
+            EngineError: the template refuses the conversation.
+        """
+        self._open_server()
+        rendered = self._rendered(messages)
+        if "prompt" not in rendered:
+            raise EngineError(f"the chat template refused a conversation: {_message(rendered)}")
+        return str(rendered["prompt"])
+
+    def _rendered(self, messages: Sequence[Message]) -> Mapping[str, Any]:
+        turns = [{"role": str(m.role), "content": m.content} for m in messages]
+        found: Mapping[str, Any] = self._loopback.post("/apply-template", {"messages": turns})
+        return found
 
     # -- tokens and vectors --------------------------------------------------------------------
 
