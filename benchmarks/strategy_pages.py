@@ -181,7 +181,8 @@ def _replayed(cache: Mapping[str, Any]) -> list[str]:
     asked = next(iter(next(iter(cache["scripted"].values())).values()))["requests"]
     how = (
         f"Replayed typing: {len(cache['files'])} files, {cache['keystrokes_per_file']} keystrokes "
-        f"each, {asked} requests; {cache['machine']}; {cache['date']}."
+        f"each, {asked} requests; {cache['machine']}, load average at the start "
+        f"{cache['load_average']}; {cache['date']}."
     )
     scripted = (
         "A scripted engine foresees a share of lines from their beginning and every other line "

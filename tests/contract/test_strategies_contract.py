@@ -1,14 +1,16 @@
-"""Every promise of strategies and their engines, over every registered strategy and every pair."""
+"""Every promise of strategies and their engines, one by one and in company."""
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from itertools import permutations
+from itertools import combinations, permutations
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from lichen.acceleration import STRATEGIES
 from lichen.acceleration.strategy import (
@@ -100,17 +102,19 @@ class Fake(ScriptedEngine):
 
     def __init__(self, script: Script, slots: int = 1) -> None:
         super().__init__(script, slots=slots)
-        self.finished = 0
+        self.finished: list[str] = []
         self._again = lambda: type(self)(script, slots)
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Delta | Completion]:
         for item in super().generate(requests):
-            self.finished += isinstance(item, Completion)
+            if isinstance(item, Completion):
+                self.finished.append(item.id)
             yield item
 
     def reopened(self, changes: Mapping[str, object]) -> Engine:
         twin = self._again()
         twin.requests, twin.cancelled = self.requests, self.cancelled
+        twin.finished = self.finished
         return twin
 
 
@@ -238,7 +242,7 @@ def test_closing_early_cancels_what_runs(strategy: Strategy) -> None:
     answers = strategy.wrap(inner).generate([ask(stream=True)])
     next(answers)
     answers.close()  # type: ignore[attr-defined]
-    assert len(inner.cancelled) + inner.finished == len(inner.requests)
+    assert {*inner.cancelled, *inner.finished} == {r.id for r in inner.requests}
     # The engine can be used again.
     assert len(done(strategy.wrap(inner).generate([ask("b")]))) == 1
 
@@ -294,24 +298,122 @@ def test_the_engines_own_promises_show_through(strategy: Strategy) -> None:
     assert engine.capabilities <= inner.capabilities
 
 
-@pytest.mark.parametrize(("first", "second"), list(permutations(NAMES, 2)))
-def test_any_pair_works_or_is_refused_in_a_sentence(
-    first: str, second: str, tmp_path: Path
-) -> None:
-    """Two strategies in either order give whole answers with both in the ledger, or say why not."""
-    pair = [made(first, tmp_path / "1"), made(second, tmp_path / "2")]
-    inner = Fake(lambda _: ANSWER, slots=2)
-    refusal, engine = together(pair, inner)
+OTHER_OPTIONS: dict[str, list[dict[str, object]]] = {
+    "answer_cache": [{"semantic": True}, {"typed": 0, "keep_cut": True}],
+    "answer_prefix": [{"style": "fence"}, {"style": "raw"}],
+    "cascade": [
+        {"signal": "confidence", "threshold": 0.9},
+        {"signal": "examples_or_confidence", "self_tests": 2},
+    ],
+    "concurrency": [{"slots": 8, "threads": 1}],
+    "kv_cache_type": [{"values": "f16"}],
+    "speculation": [{"switch": "on"}, {"block": 1, "min_pairs": 2, "max_pairs": 2}],
+    "stop_when_passing": [{"max_runs": 1}, {"min_examples": 2}],
+}
+"""Settings that take other paths through a strategy, to be tried in company."""
+
+
+def refused_in_a_sentence(refusal: str) -> bool:
+    """Whether a refusal is one line that names a strategy and says something of it."""
+    return len(refusal) > 20 and "\n" not in refusal and any(n in refusal for n in NAMES)
+
+
+def say_or_fail(request: Request) -> Line:
+    """Go on from the given code where the answer is begun; fail where the id says so."""
+    if request.id.startswith("bad"):
+        return Line(text="half an ans", error="the model tripped over a wire")
+    begun = request.answer_prefix or f"```python\n{request.prompt}" * (request.prompt is not None)
+    return Line(text=ANSWER.removeprefix(begun))
+
+
+def holds_the_contract(strategies: list[Strategy], *, slots: int) -> None:
+    """Check the promises of an engine inside several strategies, or that they are refused."""
+    inner = Fake(say_or_fail, slots=slots)
+    refusal, engine = together(strategies, inner)
     if engine is None:
-        assert len(refusal) > 20
-        assert "\n" not in refusal
+        assert refused_in_a_sentence(refusal)
+        assert inner.closed or not inner.requests
         return
-    items = list(engine.generate([ask("a", stream=True), ask("b"), ask("c", hints=None)]))
-    completions = done(items)
-    assert sorted(c.id for c in completions) == ["a", "b", "c"]
-    streamed = "".join(i.text for i in items if isinstance(i, Delta))
-    assert streamed == next(c.text for c in completions if c.id == "a")
-    assert all(c.finish is not Finish.ERROR for c in completions)
-    assert all("double" in c.text for c in completions)
+    assert engine.capabilities <= inner.capabilities
+    asked = [
+        ask("a", stream=True),
+        ask("bad", stream=True),
+        ask("c", hints=None),
+        ask("d", prompt=GIVEN, stream=True),
+        ask("e", stop_strings=("never",), user="somebody"),
+        ask("f", prefix=GIVEN, suffix="\n"),
+    ]
+    items = list(engine.generate(iter(asked)))
+    by_id = {c.id: c for c in done(items)}
+    assert sorted(by_id) == [r.id for r in asked] == sorted(c.id for c in done(items))
+    for request in asked:
+        heard = "".join(i.text for i in items if isinstance(i, Delta) and i.id == request.id)
+        assert heard == (by_id[request.id].text if request.stream else "")
+    assert by_id["bad"].finish is Finish.ERROR
+    assert "tripped over a wire" in by_id["bad"].error
+    for id_ in "acdef":
+        assert by_id[id_].finish is not Finish.ERROR
+    space: dict[str, object] = {}
+    exec(by_id["a"].text.partition("```python\n")[2].partition("\n```")[0], space)  # noqa: S102 (written above)
+    assert space["double"](21) == 42  # type: ignore[operator]
+    actors = [s.actor for s in by_id["a"].ledger]
+    assert {s.name for s in strategies} <= set(actors)
+    _leaves_nothing_behind(engine, inner)
+
+
+def _leaves_nothing_behind(engine: Engine, inner: Fake) -> None:
+    """Closing a stream early cancels what ran inside; closing twice closes the model."""
+    answers = engine.generate([ask("g", stream=True, hints=None), ask("h", hints=None)])
+    next(answers)
+    answers.close()  # type: ignore[attr-defined]
+    assert {*inner.cancelled, *inner.finished} == {r.id for r in inner.requests}
+    assert [c.id for c in done(engine.generate([ask("i")]))] == ["i"]
+    engine.close()
     engine.close()
     assert inner.closed
+
+
+@pytest.mark.parametrize("names", [n for k in (2, 3) for n in combinations(NAMES, k)], ids="+".join)
+def test_two_or_three_in_any_order_work_or_are_refused(
+    names: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Up to three strategies, in every order, keep all promises together or say why not."""
+    for number, order in enumerate(permutations(names)):
+        holds_the_contract([made(n, tmp_path / f"{number}{n}") for n in order], slots=2)
+
+
+@st.composite
+def companies(draw: st.DrawFn) -> list[tuple[str, dict[str, object]]]:
+    """Any subset of the strategies with settings, in any order or in one that layers allow."""
+    names = draw(st.lists(st.sampled_from(NAMES), unique=True, min_size=1))
+    chosen = [(n, draw(st.sampled_from([{}, *OTHER_OPTIONS.get(n, [])]))) for n in names]
+    if draw(st.booleans()):
+        chosen.sort(key=lambda c: made(c[0], Path()).layer)
+    return chosen
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(company=companies(), slots=st.integers(min_value=1, max_value=4))
+def test_any_subset_in_any_order_works_or_is_refused(
+    company: list[tuple[str, dict[str, object]]],
+    slots: int,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Up to all strategies, with any settings, keep all promises together or say why not."""
+    folder = tmp_path_factory.mktemp("company")
+    strategies = [
+        STRATEGIES.get(name)({**OPTIONS.get(name, {}), **options}, context(folder / name))
+        for name, options in company
+    ]
+    holds_the_contract(strategies, slots=slots)
+
+
+def test_all_strategies_together_work(tmp_path: Path) -> None:
+    """In the order of their layers every registered strategy runs beside all others."""
+    strategies = sorted((made(n, tmp_path / n) for n in NAMES), key=lambda s: s.layer)
+    _, engine = together(strategies, Fake(say_or_fail))
+    assert engine is not None
+    engine.close()
+    holds_the_contract(strategies, slots=2)
