@@ -36,26 +36,33 @@ class NativeLogits:
         self._process = NativeProcess("logits", path, context=context, threads=threads)
         self.context = context
         self.vocabulary = int(self._process.head["vocabulary"])
+        self._pending = 0
 
     def blocks(self, tokens: Sequence[int]) -> Iterator[Floats]:
         """Yield the logits of one chunk, (n, vocabulary) each, n <= ``BATCH``, in order.
 
         Row i holds the logits of the token after ``tokens[i]``. The chunk starts an empty context.
-        Take all blocks of a chunk before the next one.
+        One chunk at a time: asking for the next one ends this one.
 
         Raises:
             ConfigError: no tokens, more than ``context``, or an id outside the vocabulary.
             EngineError: the engine failed.
         """
         ids = check_tokens(tokens, self.context, self.vocabulary)
-        _, arrays = self._process.ask({}, [ids])
-        yield arrays[0]
-        for _ in range(BATCH, len(ids), BATCH):
-            yield self._process.next()[1][0]
+        while self._pending:  # blocks of an earlier chunk that nobody took
+            self._next()
+        self._pending = -(-len(ids) // BATCH)
+        self._process.send({}, [ids])
+        while self._pending:
+            yield self._next()
 
     def logits(self, tokens: Sequence[int]) -> Floats:
         """Return the logits of one chunk, (n, vocabulary); raises as ``blocks`` does."""
         return np.concatenate(list(self.blocks(tokens)))
+
+    def _next(self) -> Floats:
+        self._pending -= 1
+        return self._process.receive()[1][0]
 
     def close(self) -> None:
         """End the worker (idempotent)."""

@@ -86,20 +86,24 @@ class NativeProcess:
     def ask(
         self, message: dict[str, object], arrays: Sequence[Array] = ()
     ) -> tuple[dict[str, Any], list[Array]]:
-        """Send a message and return the first answer.
+        """Send a message and return the answer; raises as ``receive`` does."""
+        self.send(message, arrays)
+        return self.receive()
 
-        Raises:
-            EngineError: the worker reports a failure, or ended.
-        """
+    def send(self, message: dict[str, object], arrays: Sequence[Array] = ()) -> None:
+        """Send a message; EngineError if the worker ended."""
         assert self._process.stdin is not None  # noqa: S101 - it was opened as a pipe
         try:
             send(self._process.stdin, message, arrays)
         except OSError as exc:
             raise self._ended() from exc
-        return self.next()
 
-    def next(self) -> tuple[dict[str, Any], list[Array]]:
-        """Return the next answer; raises as ``ask`` does."""
+    def receive(self) -> tuple[dict[str, Any], list[Array]]:
+        """Return the next answer.
+
+        Raises:
+            EngineError: the worker reports a failure, or ended.
+        """
         assert self._process.stdout is not None  # noqa: S101 - it was opened as a pipe
         try:
             answer, arrays = receive(self._process.stdout)
