@@ -37,7 +37,6 @@ _FOREIGN: Final = "tokenizer.huggingface.json"
 _DEFAULTS: Final = ("tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id")
 _DEFAULT_ID: Final = 11
 """llama_vocab::impl::load in llama-vocab.cpp: a 'gpt2' vocabulary without such a key uses id 11."""
-_MAX_PACKED: Final = 1 << 20
 
 
 def referenced_ids(metadata: Mapping[str, MetaValue], size: int) -> frozenset[int]:
@@ -118,10 +117,11 @@ def unpacked(text: str, size: int) -> tuple[int, ...]:
         )
     try:
         inflater = zlib.decompressobj()
-        raw = inflater.decompress(base64.b64decode(body, validate=True), _MAX_PACKED)
+        # One byte more than expected is enough to see that a list is too long.
+        raw = inflater.decompress(base64.b64decode(body, validate=True), -(-size // 8) + 1)
     except (zlib.error, binascii.Error, ValueError) as exc:
         raise ConfigError("the list of kept tokens is damaged; copy it again") from exc
     bits = np.unpackbits(np.frombuffer(raw, dtype=np.uint8))
-    if len(bits) < size or bits[size:].any():
+    if len(raw) != -(-size // 8) or bits[size:].any():
         raise ConfigError("the list of kept tokens is damaged; copy it again")
     return tuple(np.flatnonzero(bits[:size]).tolist())
