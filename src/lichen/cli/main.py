@@ -20,6 +20,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "accelerate": ("lichen.cli.accelerate", "Find the strategies that pay here, and prove it."),
     "bench": ("lichen.cli.bench", "Run a task through solutions: quality beside six costs."),
     "compare": ("lichen.cli.compare", "Compare two solutions or runs, with intervals."),
+    "compress": ("lichen.cli.compress", "Make a model smaller, and prove it is still the same."),
     "doctor": ("lichen.cli.doctor", "Say what can be measured here, how, and what cannot."),
     "estimate": ("lichen.cli.estimate", "Estimate what was not run here: training, inference."),
     "models": ("lichen.cli.models", "List, fetch, inspect and remove models."),

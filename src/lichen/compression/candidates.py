@@ -15,12 +15,14 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import Final
 
 from lichen.compression.allocation import Pricing, as_patterns, items, kinds_of
+from lichen.compression.applying import apply_recipe
 from lichen.compression.error_table import (
     SAMPLE_ROWS,
     ErrorCache,
@@ -31,11 +33,10 @@ from lichen.compression.error_table import (
 from lichen.compression.halving import Objectives, ranked
 from lichen.compression.kernel_cost import FAST_WITH_AVX2, Workload
 from lichen.compression.knapsack import Frontier
-from lichen.compression.method import MethodContext, MethodFactory
-from lichen.compression.methods import METHODS
+from lichen.compression.method import MethodContext
 from lichen.compression.model_file import ModelFile
 from lichen.compression.recipe import Recipe, RecipeStep
-from lichen.compression.retyping import role_of
+from lichen.compression.retyping import layer_of, role_of
 from lichen.compression.types import type_named
 from lichen.compression.vocabulary_metadata import KEPT_KEY
 from lichen.core.errors import ConfigError
@@ -123,6 +124,7 @@ class Outlook:
     cache: ErrorCache = field(default_factory=ErrorCache)
     progress: Callable[[str], None] = lambda _what: None
     _shaped: dict[str, _Shaped] = field(default_factory=dict)
+    _before: dict[str, tuple[ModelFile, tuple[RecipeStep, ...]]] = field(default_factory=dict)
 
     def predicted(self) -> Iterator[CompressionCandidate]:
         """Yield the points of every structure's frontiers; structures that fail are noted."""
@@ -171,14 +173,12 @@ class Outlook:
         return self._shaped[structure.label]
 
     def _made(self, structure: Structure) -> _Shaped:
-        before = []
-        model = self.model
-        for step in structure.before:
-            model = applied(model, (step,), self.context)
-            before.append(resolved(step, model))
-        structure = replace(structure, before=tuple(before))
-        final = applied(model, structure.after, self.context)
+        model, before = self._applied(structure.before)
+        final = apply_recipe(model, Recipe(steps=structure.after), self.context)
         left = {t.origin or t.name for t in final.tensors}
+        gone = {layer_of(t.name) for t in model.tensors if (t.origin or t.name) not in left}
+        after = [_with_layers(step, gone) for step in structure.after]
+        structure = replace(structure, before=before, after=tuple(after))
         table = measure_errors(
             [t for t in model.tensors if is_matrix(t)],
             [type_named(name) for name in self.types],
@@ -190,6 +190,17 @@ class Outlook:
         origins = {t.name: t.origin or t.name for t in model.tensors}
         kept = tuple(t for t in table if origins[t.name] in left)
         return _Shaped(structure, model, final, kept, dropped=len(table) - len(kept))
+
+    def _applied(self, steps: tuple[RecipeStep, ...]) -> tuple[ModelFile, tuple[RecipeStep, ...]]:
+        """Return the model after some steps, and the steps with what they decided written out."""
+        if not steps:
+            return self.model, ()
+        key = Recipe(steps=steps).to_toml()
+        if key not in self._before:
+            model, written = self._applied(steps[:-1])
+            model = apply_recipe(model, Recipe(steps=steps[-1:]), self.context)
+            self._before[key] = (model, (*written, resolved(steps[-1], model)))
+        return self._before[key]
 
     def _candidate(
         self, shaped: _Shaped, kinds: dict[str, str], origin: Origin
@@ -237,24 +248,18 @@ class _Shaped:
         return not self.final.has("output.weight")
 
 
-def applied(model: ModelFile, steps: Sequence[RecipeStep], context: MethodContext) -> ModelFile:
-    """Return the model after some steps; nothing is written.
-
-    Raises:
-        ConfigError: a method refuses the model.
-    """
-    for step in steps:
-        factory: MethodFactory = METHODS.get(step.method)
-        model = factory(step.options).apply(model, context)
-    return model
-
-
 def resolved(step: RecipeStep, result: ModelFile) -> RecipeStep:
     """Return the step with what it decided written out, so that a replay decides nothing anew."""
     kept = result.value(KEPT_KEY)
     if step.method == "trim_vocabulary" and isinstance(kept, str):
         return RecipeStep(step.method, {"kept": kept})
     return step
+
+
+def _with_layers(step: RecipeStep, gone: AbstractSet[int | None]) -> RecipeStep:
+    """Return a step that drops layers with their numbers written out."""
+    layers = sorted(n for n in gone if n is not None)
+    return RecipeStep(step.method, {"layers": layers}) if step.method == "drop_layers" else step
 
 
 def shortlist(

@@ -1,0 +1,207 @@
+"""What a recipe needs of the world, and what becomes of it: texts, importance, a file, a verdict.
+
+``context_of`` fills in what methods may look at, only where a recipe looks at it. ``Judging`` holds
+a made file against its parent with the ports of the gate. The search is in ``compression_search``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from lichen.catalog import Catalog
+from lichen.catalog.gguf import read_header
+from lichen.catalog.lineage import read_lineage
+from lichen.compose import settings
+from lichen.compose.compression_gate import GateRuns, gate_ports
+from lichen.compose.spec import RunSpec
+from lichen.compression.applying import compress_file
+from lichen.compression.corpus import Corpus, Document, open_corpus
+from lichen.compression.gate import Gate, GatePorts, GateReport, Level
+from lichen.compression.gate.ports import CostValue
+from lichen.compression.importance import Measuring, measure_importance, read_importance
+from lichen.compression.method import ImportanceWeights, MethodContext, Note, Quantises
+from lichen.compression.recipe import Recipe, read_recipe
+from lichen.compression.shipped import shipped_recipe
+from lichen.core.errors import ConfigError
+from lichen.core.measurement import Missing
+from lichen.core.model import ModelArtifact
+from lichen.engines.llama_cpp.native.quantise import Quantiser
+from lichen.engines.llama_cpp.native.tokens import NativeTokenizer
+from lichen.meter import open_meter
+
+READS_TEXTS: Final = frozenset({"trim_vocabulary", "drop_layers"})
+"""Methods that may ask for a corpus and the tokenizer."""
+
+USES_IMPORTANCE: Final = frozenset({"requantise", "mixed_precision", "drop_layers", "narrow_ffn"})
+"""Methods that use importance where it is to be had."""
+
+OpenImportance = Callable[[ModelArtifact, Corpus], ImportanceWeights]
+
+_NOT_WANTED: Final = Missing(reason="it was not asked for")
+
+
+def find_recipe(text: str) -> Recipe:
+    """Return a recipe by file, or by the name of a shipped one.
+
+    Raises:
+        ConfigError: the file cannot be read or is no recipe.
+        UnknownNameError: no such name; near ones are suggested.
+    """
+    path = Path(text)
+    if path.suffix == ".toml" or path.is_file():
+        return read_recipe(path)
+    return shipped_recipe(text)
+
+
+def check_target(out: Path, source: Path) -> None:
+    """Raise ConfigError if ``out`` is somebody's own file, the model itself, or has no folder."""
+    if not out.resolve().parent.is_dir():
+        raise ConfigError(f"cannot write {out}: its folder does not exist")
+    if not out.exists():
+        return
+    if out.samefile(source):
+        raise ConfigError(f"{out} is the model itself: choose another name with --out")
+    try:
+        own = bool(read_lineage(out, read_header(out)).ancestors)
+    except ConfigError:
+        own = False
+    if not own:
+        raise ConfigError(
+            f"{out} exists and was not made by lichen compress: choose another name with --out"
+        )
+
+
+def importance_from(text: str, progress: Callable[[int, int], None]) -> OpenImportance | Missing:
+    """Return what opens importance: ``measure`` on the corpus, ``none``, or a file's.
+
+    Measured importance is kept by the hash of model and texts.
+    """
+    if text == "none":
+        return _NOT_WANTED
+    if text != "measure":
+        return lambda _source, _corpus: read_importance(Path(text))
+
+    def measured(source: ModelArtifact, corpus: Corpus) -> ImportanceWeights:
+        return measure_importance(
+            Path(source.path),
+            corpus,
+            Measuring(progress=progress),
+            cache=settings.cache_dir() / "importance",
+        )
+
+    return measured
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which texts and weights methods may look at.
+
+    Args:
+        corpus: files and folders; none means what is installed with Python.
+        importance: computes or reads weights; Missing where the user wants none.
+        note: what the user should hear.
+    """
+
+    corpus: tuple[Path, ...] = ()
+    importance: OpenImportance | Missing = _NOT_WANTED
+    note: Note = lambda _text: None
+
+
+def context_of(
+    source: ModelArtifact,
+    methods: Sequence[str],
+    wanted: Wanted,
+    *,
+    quantiser: Quantises | None = None,
+) -> MethodContext:
+    """Return what the named methods may use; texts are read and importance is computed if needed.
+
+    Raises:
+        ConfigError: a corpus that cannot be read.
+        EngineError: importance cannot be computed.
+    """
+    path, names = Path(source.path), set(methods)
+    ask = wanted.importance if names & USES_IMPORTANCE else _NOT_WANTED
+    reads = bool(names & READS_TEXTS)
+    corpus = open_corpus(wanted.corpus) if reads or not isinstance(ask, Missing) else None
+    importance = None
+    if not isinstance(ask, Missing) and corpus is not None:
+        importance = ask(source, corpus)
+    return MethodContext(
+        quantiser=quantiser or Quantiser(note=wanted.note),
+        source=path,
+        corpus=corpus,
+        importance=importance,
+        tokenizer=NativeTokenizer(path) if reads else None,
+        note=wanted.note,
+    )
+
+
+def made(
+    source: ModelArtifact,
+    recipe: Recipe,
+    out: Path,
+    context: MethodContext,
+    progress: Callable[[int, int], None],
+) -> ModelArtifact:
+    """Apply a recipe and write the file; what that cost is measured and comes with the artifact."""
+    with open_meter() as meter:
+        return compress_file(source, recipe, out, context, meter=meter, progress=progress)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What the gate said, and what its cost check measured (Missing where it was not reached)."""
+
+    report: GateReport
+    cost: CostValue | Missing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judging:
+    """Holds files against their parents.
+
+    Args:
+        catalog: where the task's data comes from.
+        store_url: where the task's runs go.
+    """
+
+    catalog: Catalog
+    store_url: str
+
+    def verdict(
+        self, spec: RunSpec, level: Level, child: Path, held_out: Sequence[Document], *, task: bool
+    ) -> Verdict:
+        """Run the gate.
+
+        Args:
+            spec: with the parent as its one solution.
+            level: how strict.
+            child: the made file.
+            held_out: code that the compression has not seen.
+            task: whether the spec's task is part of it.
+        """
+        parent = Path(self.catalog.model(str(spec.solutions[0].model)).path)
+        ports = self.ports(spec, held_out, task=task)
+        seen: list[CostValue] = []
+        if not isinstance(ports.cost, Missing):
+            measure = ports.cost
+
+            def remembered(a: Path, b: Path) -> CostValue:
+                seen.append(measure(a, b))
+                return seen[-1]
+
+            ports = replace(ports, cost=remembered)
+        report = Gate(level).run(parent, child, ports)
+        cost = seen[-1] if seen else Missing(reason="the gate did not come to measuring cost")
+        return Verdict(report=report, cost=cost)
+
+    def ports(self, spec: RunSpec, held_out: Sequence[Document], *, task: bool) -> GatePorts:
+        """Return what the gate's checks may use."""
+        runs: GateRuns | Missing = Missing(reason="no --task was given")
+        if task:
+            runs = GateRuns(spec=spec, catalog=self.catalog, store_url=self.store_url)
+        return gate_ports(spec, held_out=held_out, runs=runs)

@@ -1,0 +1,65 @@
+"""Quantised blocks kept in a folder: a search stores the same matrix in the same type many times.
+
+A block's name is the hash of the numbers, their importance and the type, so nothing else can make
+it stale. The folder belongs to one search and goes with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lichen.catalog.tensor_types import TensorType
+from lichen.compression.method import Floats, Quantises, Raw
+from lichen.compression.types import row_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class KeptBlocks:
+    """A quantiser that computes nothing twice.
+
+    Args:
+        inner: computes what is not kept.
+        folder: where blocks are kept; made when needed.
+        least: weights below which keeping costs more than computing.
+    """
+
+    inner: Quantises
+    folder: Path
+    least: int = 1 << 16
+
+    def quantise(self, rows: Floats, kind: TensorType, weights: Floats | None = None) -> Raw:
+        """Return ``rows`` stored as ``kind``; see ``Quantises``."""
+        if rows.size < self.least:
+            return self.inner.quantise(rows, kind, weights)
+        path = self.folder / _name(rows, kind, weights)
+        shape = (len(rows), row_bytes(rows.shape[1], kind))
+        kept = _read(path, shape)
+        if kept is not None:
+            return kept
+        blocks = self.inner.quantise(rows, kind, weights)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        part.write_bytes(np.ascontiguousarray(blocks).tobytes())
+        part.replace(path)
+        return blocks
+
+
+def _read(path: Path, shape: tuple[int, int]) -> Raw | None:
+    try:
+        kept = np.fromfile(path, np.uint8)
+    except OSError:
+        return None
+    return kept.reshape(shape) if kept.size == shape[0] * shape[1] else None
+
+
+def _name(rows: Floats, kind: TensorType, weights: Floats | None) -> str:
+    digest = hashlib.blake2b(f"{kind.name} {rows.shape}".encode(), digest_size=20)
+    for part in (rows, weights):
+        if part is not None:
+            digest.update(np.ascontiguousarray(part).view(np.uint8).data)
+    return digest.hexdigest()
