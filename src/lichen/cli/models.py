@@ -11,6 +11,7 @@ import click
 
 from lichen.cli import console
 from lichen.compose import settings
+from lichen.core.errors import ConfigError
 from lichen.core.measurement import Usage
 
 if TYPE_CHECKING:
@@ -105,6 +106,31 @@ def show(name: str, as_json: bool) -> None:
     _show(facts)
     if path is None:
         console.note(f"not here yet; fetch it with  lichen models pull {name}")
+
+
+@command.command("diff")
+@click.argument("a")
+@click.argument("b")
+@_JSON
+def diff(a: str, b: str, as_json: bool) -> None:
+    """Show what changed from model A to model B, tensor group by tensor group."""
+    from lichen.catalog.difference import difference
+    from lichen.cli.models_view import show_difference
+
+    catalog = _catalog()
+    found = difference(_here(catalog, a), _here(catalog, b))
+    if as_json:
+        console.emit_json(found)
+    else:
+        show_difference(found, a, b)
+
+
+def _here(catalog: Catalog, name: str) -> Path:
+    """Return where a model is; ConfigError if it would have to be fetched."""
+    path = catalog.located(name)
+    if path is None:
+        raise ConfigError(f"{name!r} is not here; fetch it with  lichen models pull {name}")
+    return path
 
 
 @command.command("rm")
