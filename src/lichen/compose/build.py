@@ -28,6 +28,7 @@ from lichen.benchmark.run import Generation, Solution
 from lichen.benchmark.tasks import DATA_SETS, TASKS, TaskContext
 from lichen.catalog import Catalog
 from lichen.compose import settings
+from lichen.compose.recommended import recommendations
 from lichen.compose.spec import RunSpec, SolutionSpec, TaskSpec, spec_hash
 from lichen.core.errors import ConfigError
 from lichen.core.model import ModelArtifact
@@ -136,6 +137,8 @@ def make_solution(
         options.setdefault("model", spec.model)
     strategies = make_strategies(spec, model, catalog, sandbox, load)
     options = configured(strategies, options)
+    advice = recommendations(spec.engine.name, model, options)
+    options |= advice
 
     def open_it() -> Engine:
         return wrapped(strategies, load(spec.engine.name, model, options))
@@ -143,7 +146,10 @@ def make_solution(
     slots = options.get("slots", 1)
     return Solution(
         record=SolutionRecord(
-            name=spec.name, model=model, engine=spec.engine.name, settings=_settings(spec)
+            name=spec.name,
+            model=model,
+            engine=spec.engine.name,
+            settings=_settings(spec, advice),
         ),
         open=open_it,
         generation=Generation(**spec.generation.model_dump()),
@@ -304,13 +310,14 @@ def _block_size(attempts: int, slots: int) -> int:
     return max(filled, min(_MOST_PER_BLOCK, -(-attempts // _WANTED_BLOCKS)))
 
 
-def _settings(spec: SolutionSpec) -> tuple[tuple[str, str], ...]:
+def _settings(spec: SolutionSpec, advice: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
+    recommended = {f"engine.{k}": f"{v} (recommended by the model)" for k, v in advice.items()}
     pairs = {f"engine.{k}": str(v) for k, v in spec.engine.options.items() if k != "api_key"}
     for place, strategy in enumerate(spec.strategies):
         pairs[f"strategies.{place}"] = strategy.name
         pairs |= {f"strategies.{place}.{k}": str(v) for k, v in strategy.options.items()}
     pairs |= {f"generation.{k}": str(v) for k, v in spec.generation.model_dump().items()}
-    return tuple(sorted(pairs.items()))
+    return tuple(sorted({**recommended, **pairs}.items()))
 
 
 def _identities(
