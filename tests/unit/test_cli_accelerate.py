@@ -15,6 +15,7 @@ from lichen.cli import console
 from lichen.cli.accelerate import command
 from lichen.compose.spec import load
 from lichen.core.errors import ConfigError, EngineError, LichenError
+from lichen.store import open_store
 from lichen.testing.costed_engine import Costs, Surface
 from lichen.testing.costed_world import install
 
@@ -27,7 +28,8 @@ def pays(options: Mapping[str, object]) -> Costs:
     assert isinstance(slots, int)
     if slots > 4:
         raise EngineError("it does not fit")
-    return Costs(decode_s=0.01 * {1: 1.0, 2: 0.8, 4: 0.5}[slots], prefill_s=0.0)
+    dearer = 1.2 if "cache_type_k" in options else 1.0
+    return Costs(decode_s=0.01 * dearer * {1: 1.0, 2: 0.8, 4: 0.5}[slots], prefill_s=0.0)
 
 
 def pays_not(options: Mapping[str, object]) -> Costs:
@@ -75,8 +77,37 @@ def test_accelerate_writes_and_proves_the_winner(shell: Shell) -> None:
     said = (shell.folder / "green.toml").read_text(encoding="utf-8")
     assert "Verified on the odd problems" in said
     assert not (shell.folder / "green.unverified.toml").exists()
-    for words in ("concurrency(slots=4)", "contributes", "paid back after", "CPU time", "requests"):
+    for words in (
+        "concurrency(slots=4)",
+        "dropped: it costs more",  # kv_cache_type, which saves nothing here
+        "contributes",
+        "Proof on 6 problems that the search had not seen",
+        "paid back after",
+        "CPU time",
+        "requests",
+    ):
         assert words in done.output
+
+
+def test_the_report_tells_the_search(shell: Shell) -> None:
+    """The page, and the stored run, name every candidate, why it was dropped, and the bill."""
+    found = json.loads(shell("--round", "2", "--json").stdout)
+    page = (shell.folder / found["report"]).read_text(encoding="utf-8")
+    store = open_store(f"sqlite:///{shell.folder}/runs.sqlite")
+    notes = store.run(found["run"]).notes
+    store.close()
+    for race in found["search"]["races"]:
+        name = race["candidate"][0]["strategy"]
+        assert any(name in n and "cost ratio" in n for n in notes)
+    for words in ("Search, screening: kv_cache_type", "without concurrency(slots=4)", "paid back"):
+        assert words in page
+        assert any(words in n for n in notes)
+    before = len(notes)
+    again = shell("--round", "2", "--no-report")
+    assert "Search, screening" not in again.stdout  # the tables say it
+    store = open_store(f"sqlite:///{shell.folder}/runs.sqlite")
+    assert len(store.run(found["run"]).notes) == before
+    store.close()
 
 
 def test_accelerate_as_json_is_one_document(shell: Shell) -> None:

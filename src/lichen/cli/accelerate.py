@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,9 +19,11 @@ from lichen.acceleration.slot_screening import SlotScreening
 from lichen.benchmark.summarise import StoredRun, summarise
 from lichen.benchmark.tasks import facts
 from lichen.catalog import Catalog
+from lichen.cli import accelerate_story as story
 from lichen.cli import accelerate_view as view
 from lichen.cli import console
 from lichen.cli.observing import Advancing
+from lichen.cli.stored import write_page
 from lichen.compose import acceleration as compose
 from lichen.compose.build import make_catalog
 from lichen.compose.candidates import Wanted, candidates, charged, planned
@@ -63,6 +65,8 @@ class Wish:
     target: Path
     region: str
     url: str
+    page: Path | None
+    no_report: bool
 
 
 @click.command("accelerate")
@@ -104,6 +108,8 @@ class Wish:
 @click.option("--store", "url", default=None, help="Store URL; default: LICHEN_STORE.")
 @click.option("--engine-only", is_flag=True, help="Only tune slots and threads; no task is run.")
 @click.option("--fresh", is_flag=True, help="Leave aside what was searched or tuned before.")
+@click.option("--report", "page", type=_FILE, default=None, help="Where to write the page.")
+@click.option("--no-report", is_flag=True, help="Write no page.")
 @click.option("--dry-run", is_flag=True, help="Say what would be tried and for how long.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def command(  # noqa: PLR0913 (one parameter per documented option)
@@ -124,6 +130,8 @@ def command(  # noqa: PLR0913 (one parameter per documented option)
     url: str | None,
     engine_only: bool,
     fresh: bool,
+    page: Path | None,
+    no_report: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -153,6 +161,8 @@ def command(  # noqa: PLR0913 (one parameter per documented option)
         target=output,
         region=region or default_region(),
         url=url or store_url(),
+        page=page,
+        no_report=no_report,
     )
     catalog = make_catalog(console.download_progress())
     if engine_only:
@@ -204,13 +214,19 @@ def _accelerate(wish: Wish, rounds: Rounds, both: compose.Halves, *, as_json: bo
     if kept:
         write_solution(wish.target, green, [*remarks, *view.verdict(stored, summary)])
     unproven.unlink(missing_ok=True)
-    bill = view.Bill.of(found, summary, spent_on(stored).cpu_s)
+    bill = story.Bill.of(found, summary, spent_on(stored))
+    told = story.sentences(found, bill)
+    page = _written_page(wish, rounds, stored, summary, told)
     if as_json:
         document = {"search": found, "slots": screening, "verification": summary}
-        written = str(wish.target) if kept else ""
-        console.emit_json({**document, "run": stored.run.id, "bill": bill, "written": written})
+        written = {"written": str(wish.target) if kept else "", "report": str(page or "")}
+        console.emit_json({**document, "run": stored.run.id, "bill": bill, **written})
         return
-    view.show_verification(stored.run, summary, bill)
+    run = replace(stored.run, notes=story.told_before(stored.run.notes, told))
+    summary = replace(summary, notes=story.told_before(summary.notes, told))
+    view.show_verification(run, summary, bill)
+    if page is not None:
+        console.note(f"report: {page}")
     if kept:
         console.note(f"written: {wish.target}")
     else:
@@ -263,6 +279,20 @@ def _verified(
         stored.run, stored.samples, stored.blocks, factors, margin=wish.rules.margin
     )
     return stored, summary
+
+
+def _written_page(
+    wish: Wish, rounds: Rounds, stored: StoredRun, summary: Summary, told: Sequence[str]
+) -> Path | None:
+    """Keep the story of the search with the verification's run, and write the page of both."""
+    rounds.ground.store.finish_run(
+        stored.run.id, stored.run.state, story.told_before(told, stored.run.notes)
+    )
+    if wish.no_report:
+        return None
+    notes = tuple(dict.fromkeys((*stored.run.notes, *told)))
+    whole = replace(stored, run=replace(stored.run, notes=notes))
+    return write_page(whole, summary, wish.page)
 
 
 def _kept(summary: Summary, margin: float) -> bool:

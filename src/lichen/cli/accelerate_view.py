@@ -4,60 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 from lichen.acceleration.candidates import Choice, label
 from lichen.acceleration.log_ratio import shown
 from lichen.acceleration.racing import Rules
 from lichen.acceleration.search import SCREENING_SHARE
-from lichen.acceleration.searched import Budget, Found, Race, in_words, pays_back
+from lichen.acceleration.searched import Budget, Found, in_words
 from lichen.acceleration.slot_screening import SlotScreening
 from lichen.acceleration.tuned import Tuning
 from lichen.benchmark.summarise import StoredRun
+from lichen.cli import accelerate_story as story
 from lichen.cli import console
-from lichen.compose.acceleration import GREEN, PLAIN, Halves
+from lichen.compose.acceleration import GREEN, Halves
 from lichen.compose.spec import RunSpec
 from lichen.core.interval import Interval
-from lichen.core.measurement import Missing
 from lichen.core.record import RunRecord
-from lichen.core.summary import Dimension, Summary
+from lichen.core.summary import Summary
+from lichen.report import format as fmt
 from lichen.report import terminal
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bill:
-    """What finding and proving a solution cost, and after how many requests it is paid back.
-
-    Costs in CPU-seconds, loading included; savings per request are those of the verification.
-    """
-
-    search_cpu_s: float
-    verification_cpu_s: float
-    search_pays_after: float | Missing
-    all_pays_after: float | Missing
-
-    @classmethod
-    def of(cls, found: Found, summary: Summary, verification_cpu_s: float) -> Self:
-        """Work it out from the search and the verification."""
-        per_request = {
-            s.name: s.cost(Dimension.CPU_TIME).per_attempt
-            for s in summary.solutions
-            if s.name in (PLAIN, GREEN)
-        }
-        plain, green = per_request[PLAIN], per_request[GREEN]
-
-        def after(spent: float) -> float | Missing:
-            if not isinstance(plain, Interval) or not isinstance(green, Interval):
-                return Missing(reason="CPU time was not measured")
-            return pays_back(spent, plain.value, green.value)
-
-        return cls(
-            search_cpu_s=found.spent_cpu_s,
-            verification_cpu_s=verification_cpu_s,
-            search_pays_after=after(found.spent_cpu_s),
-            all_pays_after=after(found.spent_cpu_s + verification_cpu_s),
-        )
 
 
 def plan(
@@ -105,21 +70,37 @@ def show_search(found: Found, screening: SlotScreening | None) -> None:
         console.table(
             f"Slots on the engine alone{threads}: CPU-seconds per decoded token",
             [">slots", ">CPU-ms"],
-            [[str(k.slots), _milliseconds(k.cpu_s_per_token)] for k in screening.looks],
+            [
+                [str(k.slots), console.plain(story.milliseconds(k.cpu_s_per_token))]
+                for k in screening.looks
+            ],
         )
     console.table(
         "Search: cost against what it was raced with, quality against plain (90 % intervals)",
         ["stage", "candidate", "against", ">cost ratio", ">quality", ">looks", "result"],
-        [_row(r) for r in found.races],
-        caption=f"{found.spent_cpu_s:.0f} CPU-s in {in_words(found.spent_s)}"
-        + ("" if found.complete else "; the budget ended the search before it was complete"),
+        [[console.plain(cell) for cell in story.race_cells(r)] for r in found.races],
+        caption=_caption(found),
     )
     if found.best:
         console.table(
             "What each strategy contributes: cost without it over cost with it",
             ["strategy", ">ratio"],
-            [[console.plain(c.label), _ratio(r)] for c, r in found.contributions],
+            [
+                [console.plain(c.label), console.plain(story.ratio(r))]
+                for c, r in found.contributions
+            ],
         )
+
+
+def _caption(found: Found) -> str:
+    parts = [f"{found.spent_cpu_s:.0f} CPU-s in {in_words(found.spent_s)}"]
+    if found.reserved_s:
+        parts.append(f"{in_words(found.reserved_s)} of the budget kept for the verification")
+    if found.stored_rounds:
+        parts.append(f"{found.stored_rounds} of {found.rounds} rounds were run before")
+    if not found.complete:
+        parts.append("the budget ended the search before it was complete")
+    return "; ".join(parts)
 
 
 def show_nothing(found: Found) -> None:
@@ -131,23 +112,29 @@ def show_nothing(found: Found) -> None:
     )
 
 
-def show_verification(run: RunRecord, summary: Summary, bill: Bill) -> None:
+def show_verification(run: RunRecord, summary: Summary, bill: story.Bill) -> None:
     """Print the proof: quality, the six dimensions, the ratios, the bill."""
     console.show(*terminal.render(run, summary, width=console.out().width))
     for comparison in summary.comparisons:
         if comparison.b == GREEN:
             console.show(*terminal.comparison(comparison)[1:])
+    problems = fmt.plural(len(run.problem_ids), "problem")
+    console.table(
+        f"Proof on {problems} that the search had not seen "
+        f"({fmt.percent(summary.confidence)} intervals)",
+        [
+            "solution",
+            f">{console.plain(summary.metric)}",
+            ">minus plain's",
+            ">CPU time over plain's",
+            ">per solved",
+        ],
+        [[console.plain(cell) for cell in row] for row in story.proof_cells(summary)],
+    )
     console.table(
         "What it cost to find out",
-        ["", ">CPU-s", ">paid back after"],
-        [
-            ["search", f"{bill.search_cpu_s:.0f}", _requests(bill.search_pays_after)],
-            [
-                "with verification",
-                f"{bill.search_cpu_s + bill.verification_cpu_s:.0f}",
-                _requests(bill.all_pays_after),
-            ],
-        ],
+        ["", ">CPU-s", ">time", ">paid back after"],
+        [[console.plain(cell) for cell in row] for row in story.bill_cells(bill)],
     )
 
 
@@ -202,32 +189,3 @@ def verification_s(found: Found, answers: int) -> float:
         parts = [r for _, r in found.contributions]
         rows += [ratio * r.value if isinstance(r, Interval) else 1.0 for r in parts]
     return answers * answer_s * math.fsum(rows)
-
-
-def _row(race: Race) -> list[str]:
-    quality = race.quality
-    return [
-        race.stage,
-        console.plain(label(race.candidate)),
-        console.plain(label(race.against)),
-        _ratio(race.ratio),
-        f"{100 * quality.value:+.1f} [{100 * quality.low:+.1f}, {100 * quality.high:+.1f}]"
-        if isinstance(quality, Interval)
-        else "",
-        str(race.rounds),
-        console.plain(f"{race.standing}: {race.detail}" if race.detail else str(race.standing)),
-    ]
-
-
-def _milliseconds(value: float | Missing) -> str:
-    if isinstance(value, Missing):
-        return console.plain(f"not measured: {value.reason}")
-    return f"{1000 * value:.1f}"
-
-
-def _ratio(value: Interval | Missing) -> str:
-    return console.plain(shown(value)) if isinstance(value, Interval) else "not measured"
-
-
-def _requests(value: float | Missing) -> str:
-    return f"{math.ceil(value):,} requests" if not isinstance(value, Missing) else "never"

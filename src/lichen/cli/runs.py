@@ -92,7 +92,7 @@ def show_run(run_id: str, url: str | None, as_json: bool) -> None:
 @_STORE
 @_JSON
 def remove_runs(run_ids: tuple[str, ...], yes: bool, url: str | None, as_json: bool) -> None:
-    """Delete runs with all their samples; the name of a search stands for all its runs."""
+    """Delete runs with their samples, or a search with all its runs."""
     store = _open(url)
     parts = [r for r in store.runs() if part_of(r) in run_ids]
     searches = {part_of(r) for r in parts}
