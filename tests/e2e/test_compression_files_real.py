@@ -24,7 +24,7 @@ def answered(path: Path, prompt: str, tokens: int) -> Completion:
     from lichen.engines.llama_cpp import open_engine
 
     catalog = Catalog(cache_dir=path.parent / "cache", mirror_dirs=(), offline=True)
-    engine = open_engine(catalog.model(str(path)), {"context": 256})
+    engine = open_engine(catalog.model(str(path)), {"context": 256, "threads": 1})
     try:
         (found,) = engine.generate([Request(id="1", prompt=prompt, max_tokens=tokens)])
     finally:
