@@ -67,8 +67,9 @@ def check(subject: Subject) -> Check:
         return not_run(NAME, "the folder's tensors are stored in another layout")
     parent, child = subject.model(subject.parent), subject.model(subject.child)
     seen = _Seen()
-    for tensor, origins, rows in _pairs(parent, child, seen.findings):
-        _compare(subject, seen, tensor, origins, rows)
+    with np.errstate(all="ignore"):  # weights that are no numbers are reported, not warned about
+        for tensor, origins, rows in _pairs(parent, child, seen.findings):
+            _compare(subject, seen, tensor, origins, rows)
     what = (
         f"{seen.compared:,} tensors compared, least mean cosine {seen.worst_tensor:.3f}, "
         f"least cosine of a row {seen.worst_row:.3f}"
@@ -256,8 +257,7 @@ def _rows(tensor: LazyTensor, rows: npt.NDArray[np.intp]) -> Floats:
 def _cosines(a: Floats, b: Floats) -> Cosines:
     """Return the cosine of each pair of rows; 1 where both are zero, 0 where one is."""
     x, y = a.astype(np.float64), b.astype(np.float64)
-    with np.errstate(all="ignore"):  # weights that are no numbers come out as NaN and are reported
-        dot, norms = (x * y).sum(1), np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
-        cosines = np.divide(dot, norms, out=np.zeros_like(dot), where=norms != 0)
+    dot, norms = (x * y).sum(1), np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
+    cosines = np.divide(dot, norms, out=np.zeros_like(dot), where=norms != 0)
     both_zero = ~x.any(1) & ~y.any(1)
     return np.where(both_zero, 1.0, cosines)
