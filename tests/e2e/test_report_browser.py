@@ -8,15 +8,17 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from lichen.core.generation import Step
 from lichen.report import html
 from lichen.testing.records import fake_run
-from lichen.testing.summaries import fake_summary
+from lichen.testing.summaries import fake_route, fake_summary
 
 pytestmark = pytest.mark.browser
 
@@ -164,9 +166,11 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = ("plain", HOSTILE_NAME)
     fake = fake_run(solutions=names)
     target = tmp_path_factory.mktemp("page") / "report.html"
-    text = html.render(
-        fake.run, fake.samples, fake_summary(names), elsewhere=[fake_summary(names, region="DNK")]
-    )
+    route = fake_route(HOSTILE_NAME, others=(("plain", 8.0, 0.56),))
+    summary = replace(fake_summary(names), routes=(route,))
+    step = Step(actor="stop_when_complete", action=HOSTILE_NAME, detail=HOSTILE_NAME)
+    samples = [replace(s, ledger=(step,)) if s.solution != "plain" else s for s in fake.samples]
+    text = html.render(fake.run, samples, summary, elsewhere=[fake_summary(names, region="DNK")])
     target.write_text(text, encoding="utf-8")
     return target
 
@@ -183,7 +187,8 @@ def test_the_page_reads_well_and_stays_alone(
     assert seen["overflow"] <= 0
     assert (seen["paper"] > 0.8) if scheme == "light" else (seen["paper"] < 0.05)
     assert min(seen["contrasts"].values()) >= 4.5, seen["contrasts"]
-    assert len(seen["charts"]) == 6  # ratios, plane, stages, three latencies; one variant of each
+    # Ratios, plane, stages, the cascade's threshold, three latencies; one variant of each.
+    assert len(seen["charts"]) == 7
     for chart in seen["charts"]:
         assert chart["name"]
         assert chart["width"] > 200

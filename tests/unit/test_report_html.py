@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from lichen.core.errors import MissingDependencyError
+from lichen.core.generation import Step
 from lichen.report import figures, html
 from lichen.report.problems import bounded, problems
 from lichen.testing.records import fake_run
-from lichen.testing.summaries import fake_summary
+from lichen.testing.summaries import fake_route, fake_summary
 
 ATTACK = "</script></style></pre>\"'><script>alert(1)</script><img src=x onerror=alert(2)>{{7*7}}"
 
@@ -64,6 +65,7 @@ def hostile_page() -> str:
             s,
             text=ATTACK,
             error=ATTACK,
+            ledger=(Step(actor=ATTACK, action=ATTACK, detail=ATTACK, answer=ATTACK),),
             score=replace(s.score, verdict=replace(s.score.verdict, message=ATTACK, kind=ATTACK)),
         )
         for s in fake.samples
@@ -82,6 +84,7 @@ def hostile_page() -> str:
             factors=replace(summary.factors, region=ATTACK, factors=factors),
             not_measured=((ATTACK, ATTACK),),
             notes=(ATTACK,),
+            routes=(replace(fake_route(ATTACK, others=((ATTACK, 9.0, 0.5),)), note=ATTACK),),
         ),
     )
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from lichen.benchmark.run import run as run_benchmark
-from lichen.benchmark.summarise import summarise
 from lichen.cli import console, stored
 from lichen.cli.observing import Advancing
 from lichen.compose.build import Workbench, make_catalog, workbench
@@ -77,7 +76,7 @@ def command(  # noqa: PLR0913 (one parameter per documented option)
         run = _run(bench)
         bench.store.add_factors(run.id, factors)
         one = stored.loaded(bench.store, run)
-    summary = summarise(run, one.samples, one.blocks, factors, margin=spec.margin)
+    summary = stored.summarised(one, factors, margin=spec.margin)
     written = None if no_report else stored.write_page(one, summary, page)
     if as_json:
         console.emit_json({"run": run.id, "summary": summary, "report": str(written or "")})

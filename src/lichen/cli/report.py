@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 
-from lichen.benchmark.summarise import summarise
 from lichen.cli import console, stored
 from lichen.report import terminal
 from lichen.report.cells import Basis
@@ -50,9 +49,7 @@ def command(  # noqa: PLR0913 (one parameter per documented option)
     one = stored.loaded(store, stored.chosen(store, run_id))
     sets = stored.factor_sets(store, one.run, regions, year=year, pue=pue)
     margin = stored.margin_of(one.run)
-    first, *others = (
-        summarise(one.run, one.samples, one.blocks, factors, margin=margin) for factors in sets
-    )
+    first, *others = (stored.summarised(one, factors, margin=margin) for factors in sets)
     if not as_json:
         basis = Basis.ATTEMPT if per_attempt else Basis.SOLVED
         console.show(*terminal.render(one.run, first, width=console.out().width, basis=basis))

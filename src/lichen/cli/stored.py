@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from lichen.benchmark.summarise import StoredRun
+from lichen.acceleration.cascade_replay import routes
+from lichen.benchmark.summarise import StoredRun, summarise
 from lichen.compose.parts import part_of
 from lichen.compose.settings import region as default_region
 from lichen.compose.settings import store_url
@@ -41,6 +43,12 @@ def chosen(store: Store, run_id: str | None) -> RunRecord:
 def loaded(store: Store, run: RunRecord) -> StoredRun:
     """Return a run with all its records."""
     return StoredRun(run=run, samples=store.samples(run.id), blocks=store.blocks(run.id))
+
+
+def summarised(one: StoredRun, factors: FactorSet, *, margin: float) -> Summary:
+    """Return everything that a report says of a run, what its cascades did included."""
+    summary = summarise(one.run, one.samples, one.blocks, factors, margin=margin)
+    return replace(summary, routes=routes(one.run, one.samples))
 
 
 def margin_of(run: RunRecord) -> float:

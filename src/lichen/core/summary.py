@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from lichen.core.footprint import FactorSet, Priced
 from lichen.core.interval import Interval
-from lichen.core.measurement import Method
+from lichen.core.measurement import Method, Missing
 
 
 class Dimension(StrEnum):
@@ -164,6 +164,69 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RouteLevel:
+    """One engine of a solution that routes requests, from cheap to dear.
+
+    Args:
+        name: as in the ledgers.
+        attempts: how often it was asked.
+        handed_on: how many of those went on to the next level.
+        cost_cpu_s: of one attempt and its check; 90 % interval.
+        rate: share handed on; 90 % interval.
+        limit: share handed on from which asking it first costs more than it saves.
+    """
+
+    name: str
+    attempts: int
+    handed_on: int
+    cost_cpu_s: Interval | Missing
+    rate: Interval | Missing
+    limit: Interval | Missing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoutePoint:
+    """A routing solution at one threshold, as means per attempt.
+
+    Args:
+        threshold: answers whose score is below it are handed on; -inf hands nothing on.
+        cost_cpu_s: all levels that are asked, and their checks.
+        quality: share of attempts solved.
+        handed_on: share of attempts that leave the first level.
+    """
+
+    threshold: float
+    cost_cpu_s: float
+    quality: float
+    handed_on: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteSummary:
+    """What a solution that asks a cheap engine first did, and what other thresholds would have.
+
+    Args:
+        solution: its name.
+        levels: from cheap to dear.
+        attempts: requests that it routed.
+        skipped: of those, requests that began further up since a level did not pay.
+        points: by rising threshold; the last one is the threshold of the run.
+        others: (name, CPU-seconds per attempt, share solved) of the run's other solutions.
+        conclusion: whether asking the first level pays, in a sentence.
+        note: why there are no points, or what they leave out; "" if nothing.
+    """
+
+    solution: str
+    levels: tuple[RouteLevel, ...]
+    attempts: int
+    skipped: int
+    points: tuple[RoutePoint, ...]
+    others: tuple[tuple[str, float, float], ...]
+    conclusion: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
     """Everything a report says about one run (or several runs of the same task)."""
 
@@ -177,3 +240,4 @@ class Summary:
     confidence: float
     not_measured: tuple[tuple[str, str], ...]
     notes: tuple[str, ...] = ()
+    routes: tuple[RouteSummary, ...] = ()

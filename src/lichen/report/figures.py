@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,10 +10,10 @@ from lichen.core.footprint import Priced
 from lichen.core.interval import Interval
 from lichen.core.measurement import Missing
 from lichen.core.record import SampleRecord
-from lichen.core.summary import Comparison, Dimension, StageShare, Summary
+from lichen.core.summary import Comparison, Dimension, RouteSummary, StageShare, Summary
 from lichen.report import cells
 from lichen.report import format as fmt
-from lichen.report.charts import forest, ink, latency, plane, stages
+from lichen.report.charts import forest, ink, latency, plane, stages, thresholds
 from lichen.report.charts.ink import Drawing
 from lichen.report.clean import one_line
 
@@ -150,6 +150,45 @@ def ratio_forest(comparison: Comparison, n: int, look: int) -> Figure:
         return ink.draw(
             chart, id=f"ratios-{n}-{tag}", title=f"Cost of {b} over {a}", description=words
         )
+
+    return _both(build)
+
+
+def threshold_curve(route: RouteSummary, n: int, looks: Mapping[str, int]) -> Figure:
+    """Draw a cascade's cost and quality over its threshold; ``n`` makes the drawing's id unique.
+
+    ``looks`` are the series numbers of the run's solutions.
+    """
+    points = route.points
+    if not points or points[0].cost_cpu_s <= 0:
+        return Figure(note=f"There is no curve: {one_line(route.note) or 'it cost nothing'}.")
+    costs = [p.cost_cpu_s for p in points] + [cost for _, cost, _ in route.others]
+    unit = fmt.unit_for(Dimension.CPU_TIME, map(Interval.exact, costs))
+    line = [(unit.of(p.cost_cpu_s), p.quality) for p in points]
+    look = looks.get(route.solution, 0)
+    ends = [(one_line(route.solution), line[-1], True)]
+    if len(line) > 1:
+        ends.append(("hands nothing on", line[0], False))
+    spots = [
+        *(
+            thresholds.Spot(
+                name=one_line(name), look=looks.get(name, 0), cost=unit.of(cost), quality=quality
+            )
+            for name, cost, quality in route.others
+        ),
+        *(
+            thresholds.Spot(name=name, look=look, cost=cost, quality=quality, filled=filled)
+            for name, (cost, quality), filled in ends
+        ),
+    ]
+    title = f"CPU time per attempt, {unit.symbol}"
+    words = thresholds.describe(spots, unit=unit.symbol)
+
+    def build(width: int, tag: str) -> Drawing:
+        size = (width, round(width * (0.5 if width == WIDE else 0.9)))
+        chart = thresholds.thresholds(line, spots, look=look, title=title, size=size)
+        name = f"Share solved against {title}, over the threshold of {one_line(route.solution)}"
+        return ink.draw(chart, id=f"route-{n}-{tag}", title=name, description=words)
 
     return _both(build)
 

@@ -21,11 +21,12 @@ from lichen.core.interval import Interval
 from lichen.core.measurement import Missing
 from lichen.core.record import RunRecord, RunState, SampleRecord
 from lichen.core.summary import Comparison, Dimension, SolutionSummary, Summary
-from lichen.report import cells, facts, figures, terminal
+from lichen.report import cells, facts, figures, routes, terminal
 from lichen.report import format as fmt
 from lichen.report.cells import Basis, Row
 from lichen.report.charts import ink
 from lichen.report.clean import one_line, visible
+from lichen.report.ledger import ledger
 from lichen.report.problems import problems
 
 if TYPE_CHECKING:
@@ -114,6 +115,11 @@ def _context(
         "stages": figures.stage_bars(summary),
         "stage_rows": figures.stage_rows(summary),
         "facets": figures.latencies(summary, samples),
+        "ledger": ledger(samples, summary),
+        "routes": [
+            (routes.view(r), figures.threshold_curve(r, n, looks))
+            for n, r in enumerate(summary.routes)
+        ],
         "problems": problems(run, samples, summary),
         "factors": facts.factors(summary.factors),
         "elsewhere": cells.priced((summary, *elsewhere)) if elsewhere else None,

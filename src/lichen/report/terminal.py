@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 from lichen.core.footprint import Priced
 from lichen.core.interval import Interval
 from lichen.core.record import RunRecord, RunState
-from lichen.core.summary import Comparison, Dimension, SolutionSummary, Summary
-from lichen.report import cells
+from lichen.core.summary import Comparison, Dimension, RouteSummary, SolutionSummary, Summary
+from lichen.report import cells, routes
 from lichen.report import format as fmt
 from lichen.report.cells import Basis, Cell, Row
 from lichen.report.clean import one_line
@@ -48,6 +48,7 @@ def render(
     return (
         Headline(summary=summary, basis=basis, width=width),
         *(verdict(c) for c in summary.comparisons),
+        *(item for route in summary.routes for item in _route(route)),
         *not_measured(summary),
         *_remarks(run, summary),
     )
@@ -129,6 +130,19 @@ def quality_lines(c: Comparison) -> tuple[str, ...]:
             "The two did not run interleaved: differences in cost may be the machine's, not theirs."
         )
     return tuple(lines)
+
+
+def _route(route: RouteSummary) -> tuple[RenderableType, ...]:
+    found = routes.view(route)
+    said = _text(f"{found.name}, small model first. {found.conclusion}")
+    if len(found.points) < 2:  # noqa: PLR2004 (one point is no curve)
+        return (said,)
+    grid = _table()
+    for title in ("scores handed on", "answers", f"CPU time, {found.unit}", "solved"):
+        grid.add_column(title, justify="right", no_wrap=True)
+    for p in found.points:
+        grid.add_row(p.scores, p.handed_on, p.cost, p.quality)
+    return (said, grid)
 
 
 def priced(summaries: Sequence[Summary]) -> RenderableType:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from lichen.core.errors import EngineError
 from lichen.core.generation import Capability, Completion, Delta, Request
@@ -38,6 +38,9 @@ Surface = Callable[[Mapping[str, object]], Costs]
 """What an engine with these options costs; may raise ``EngineError`` if it cannot be opened."""
 
 
+TWELVE_WORDS: Final = "one two three four five six seven eight nine ten eleven twelve"
+
+
 class CostedEngine:
     """An ``Engine`` that can be ``reopened`` with other options.
 
@@ -45,7 +48,7 @@ class CostedEngine:
         surface: costs by options.
         options: of this instance.
         cpu: moved by what work costs.
-        text: every answer, cut to the request's ``max_tokens``.
+        text: every answer, or what to answer to a request; cut to its ``max_tokens``.
         noise: factor on the cost of each request, e.g. of a random generator.
     """
 
@@ -57,7 +60,7 @@ class CostedEngine:
         options: Mapping[str, object] | None = None,
         *,
         cpu: FakeClock | None = None,
-        text: str = "one two three four five six seven eight nine ten eleven twelve",
+        text: str | Callable[[Request], str | Line] = TWELVE_WORDS,
         noise: Callable[[], float] = lambda: 1.0,
     ) -> None:
         self.options = dict(options or {})
@@ -70,7 +73,8 @@ class CostedEngine:
         self._noise = noise
         slots = self.options.get("slots", 1)
         self.scripted = ScriptedEngine(
-            lambda _: Line(text=text), slots=slots if isinstance(slots, int) else 1
+            (lambda _: text) if isinstance(text, str) else text,
+            slots=slots if isinstance(slots, int) else 1,
         )
 
     @property

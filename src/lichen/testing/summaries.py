@@ -15,6 +15,9 @@ from lichen.core.summary import (
     CostRatio,
     Dimension,
     Percentiles,
+    RouteLevel,
+    RoutePoint,
+    RouteSummary,
     SolutionSummary,
     StageShare,
     Summary,
@@ -70,6 +73,47 @@ def fake_summary(
             *(() if with_energy else (("energy of the CPU", NO_ENERGY.reason),)),
         ),
         notes=("this summary is invented",),
+    )
+
+
+def fake_route(
+    solution: str = "green", *, others: tuple[tuple[str, float, float], ...] = ()
+) -> RouteSummary:
+    """Invent a cascade of two levels with ten thresholds, which pays."""
+    steps = [i / 10 for i in range(11)]
+    return RouteSummary(
+        solution=solution,
+        levels=(
+            RouteLevel(
+                name="level 0",
+                attempts=40,
+                handed_on=10,
+                cost_cpu_s=Interval(low=2.0, value=2.5, high=3.0),
+                rate=Interval(low=0.16, value=0.25, high=0.38),
+                limit=Interval(low=0.7, value=0.75, high=0.8),
+            ),
+            RouteLevel(
+                name=solution,
+                attempts=10,
+                handed_on=0,
+                cost_cpu_s=Interval(low=9.0, value=10.0, high=11.0),
+                rate=Interval.exact(0.0),
+                limit=Missing(reason="the last level hands nothing on"),
+            ),
+        ),
+        attempts=40,
+        skipped=0,
+        points=tuple(
+            RoutePoint(
+                threshold=-math.inf if i == 0 else x,
+                cost_cpu_s=2.5 + 2.5 * x,
+                quality=0.4 + 0.16 * x,
+                handed_on=0.25 * x,
+            )
+            for i, x in enumerate(steps)
+        ),
+        others=others,
+        conclusion=f"It pays: {solution} is invented.",
     )
 
 
