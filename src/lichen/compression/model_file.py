@@ -4,8 +4,7 @@
 the stored bytes of any range of rows; methods wrap these functions, so a chain of them over a model
 larger than memory costs nothing until ``write_model`` asks for rows, tensor by tensor.
 
-Files are hostile: the header is checked by ``lichen.catalog.gguf``, and weights are read at
-explicit positions instead of being mapped, since a mapped file that shrinks kills the process.
+Files are hostile: the header is checked by ``lichen.catalog.gguf`` before anything is believed.
 
 Format: ggml/docs/gguf.md, version 3.
 """
@@ -17,7 +16,6 @@ import math
 import os
 import re
 import struct
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,6 +31,7 @@ from lichen.catalog.gguf import ArrayInfo, GgufHeader, Tensor, Value, read_heade
 from lichen.catalog.shape import shape_of
 from lichen.catalog.tensor_types import TensorType
 from lichen.compression.atomic_file import Progress, replacing
+from lichen.compression.file_rows import FileRows, OpenFile, Raw
 from lichen.compression.metadata import (
     ARRAY,
     CODES,
@@ -47,7 +46,6 @@ from lichen.core.model import ModelShape
 
 __all__ = ["LazyTensor", "MetaValue", "ModelFile", "open_model", "write_model"]
 
-Raw = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 ReadRows = Callable[[int, int], Raw]
 
@@ -237,7 +235,7 @@ def open_model(path: Path) -> ModelFile:
         IntegrityError: a damaged file.
     """
     header = read_header(path)
-    file = _OpenFile(path)
+    file = OpenFile(path)
     start = min((t.offset for t in header.tensors), default=header.file_size)
     if start > _MAX_HEADER_BYTES:
         raise IntegrityError(
@@ -249,7 +247,7 @@ def open_model(path: Path) -> ModelFile:
     return ModelFile(
         metadata=metadata,
         tensors=tuple(
-            LazyTensor(name=t.name, shape=t.shape, type=t.type, read=_FileRows.of(file, t))
+            LazyTensor(name=t.name, shape=t.shape, type=t.type, read=FileRows.of(file, t))
             for t in header.tensors
         ),
     )
@@ -351,54 +349,6 @@ def _shown(value: MetaValue) -> Value:
     return ArrayInfo(
         kind=STRING if value.element is None else value.element, count=len(items), offset=0
     )
-
-
-class _OpenFile:
-    """A file read at explicit positions, from any thread; closed when nobody holds it."""
-
-    def __init__(self, path: Path) -> None:
-        self._shown = repr(str(path))
-        try:
-            self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as exc:
-            raise ConfigError(f"{self._shown} cannot be read: {exc.strerror}") from exc
-        weakref.finalize(self, os.close, self._handle)
-
-    def read(self, offset: int, count: int) -> Raw:
-        """Return ``count`` bytes at ``offset``."""
-        buffer = np.empty(count, np.uint8)
-        view, done = buffer.data, 0
-        while done < count:
-            try:
-                got = os.preadv(self._handle, [view[done:]], offset + done)
-            except OSError as exc:
-                raise ConfigError(f"{self._shown} cannot be read: {exc.strerror}") from exc
-            if not got:
-                raise IntegrityError(f"{self._shown} became shorter while it was read")
-            done += got
-        return buffer
-
-
-@dataclass(frozen=True, slots=True)
-class _FileRows:
-    """Reads rows of one tensor from its file."""
-
-    file: _OpenFile
-    name: str
-    offset: int
-    rows: int
-    row_bytes: int
-
-    @classmethod
-    def of(cls, file: _OpenFile, tensor: Tensor) -> _FileRows:
-        rows = math.prod(tensor.shape[1:])
-        return cls(file, tensor.name, tensor.offset, rows, tensor.size // max(rows, 1))
-
-    def __call__(self, start: int, stop: int) -> Raw:
-        if not 0 <= start <= stop <= self.rows:
-            raise ConfigError(f"{self.name!r} has {self.rows:,} rows, not {start:,} to {stop:,}")
-        raw = self.file.read(self.offset + start * self.row_bytes, (stop - start) * self.row_bytes)
-        return raw.reshape(stop - start, self.row_bytes)
 
 
 @dataclass(frozen=True, slots=True)
