@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from lichen.acceleration import STRATEGIES
 from lichen.acceleration.cascading import CascadeEngine
 from lichen.acceleration.per_request import Follower, following
 from lichen.acceleration.strategies.cascade import make
@@ -420,10 +421,26 @@ def test_another_prompt_form_comes_before_another_model() -> None:
     assert base.closed
 
 
+def test_another_prompt_form_may_have_strategies_of_its_own() -> None:
+    """What a level leaves out may be replaced: the same strategy with other options, say."""
+    begun = STRATEGIES.get("answer_prefix")({}, StrategyContext())
+    base = ScriptedEngine(said("    return n + 2\n```"))
+    own = {"name": "answer_prefix", "style": "fence"}
+    level = {"name": "fence", "without": ["answer_prefix"], "strategies": [own]}
+    cascading = make({"levels": [level]}, StrategyContext(sandbox=InProcessSandbox()))
+    engine = wrapped([begun, cascading], base)
+    list(engine.generate([ask()]))
+    begun_with = [r.answer_prefix for r in base.requests]
+    assert begun_with == [f"```python\n{GIVEN.strip()}\n", "```python\n"]
+
+
 @pytest.mark.parametrize(
     ("level", "why"),
     [
         ({"without": ["nothing_such"]}, "does not use it"),
+        ({"without": [], "strategies": "raw"}, "list of tables"),
+        ({"without": [], "strategies": [{"name": "moon"}]}, "moon"),
+        ({"without": [], "strategies": [{"name": "prefix_cache"}]}, "is none"),
         ({"without": ["a"], "model": "m"}, "cannot have 'model'"),
         ({"without": "a"}, "list of strategy names"),
         ({"name": "level 0"}, "two levels"),

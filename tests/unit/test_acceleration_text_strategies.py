@@ -13,6 +13,7 @@ import pytest
 from lichen.acceleration import STRATEGIES
 from lichen.acceleration.strategies.answer_prefix import beginning
 from lichen.acceleration.strategy import StrategyContext, wrapped
+from lichen.acceleration.worked_examples import shown
 from lichen.core.errors import CapabilityError, ConfigError, SandboxError
 from lichen.core.generation import (
     Capability,
@@ -107,7 +108,7 @@ class TestAnswerPrefix:
         assert inner.requests[0].answer_prefix == FENCED
 
     @pytest.mark.parametrize("order", [1, -1], ids=["rule outside", "rule inside"])
-    @pytest.mark.parametrize("style", ["given", "raw"])
+    @pytest.mark.parametrize("style", ["given", "raw", "shown"])
     def test_rules_see_the_whole_answer(self, style: str, order: int) -> None:
         """A rule of a strategy on either side reads prefix and continuation as one text."""
         names = ["answer_prefix", "stop_when_complete"][::order]
@@ -128,6 +129,30 @@ class TestAnswerPrefix:
         engine, _ = around("answer_prefix", lambda _: BODY)
         assert one(engine, ask(stop=Keep())).text == HEAD + "    "
 
+    def test_shown_replaces_the_question_by_worked_examples(self) -> None:
+        """Style ``shown`` sends the code once; the turns before it are the same for everyone."""
+        engine, inner = around("answer_prefix", lambda _: BODY + "```\n", style="shown")
+        other = replace(HINTS, given=GIVEN.replace("area", "size"), entry_point="size")
+        assert one(engine, ask()).text == HEAD + BODY + "```\n"
+        one(engine, ask(hints=other))
+        first, second = inner.requests
+        assert first.answer_prefix == HEAD
+        assert first.messages == second.messages == shown("python")
+        assert "area" not in "".join(m.content for m in first.messages or ())
+
+    def test_worked_examples_are_right(self) -> None:
+        """Each example is a whole function that gives what its own docstring promises."""
+        answers = [m.content for m in shown("Python") if m.role is Role.ASSISTANT]
+        space: dict[str, object] = {}
+        for answer in answers:
+            assert answer.startswith("```python\n")
+            exec(answer.removeprefix("```python\n").removesuffix("```"), space)  # noqa: S102 (ours)
+        largest, words = space["second_largest"], space["count_words"]
+        assert callable(largest)
+        assert callable(words)
+        assert [largest([3, 1, 3, 2]), largest([1, 1])] == [2, None]
+        assert [words("The cat. The dog!", 2), words("", 1)] == [{"the": 2}, {}]
+
     def test_raw_asks_for_a_continuation_alone(self) -> None:
         """Style ``raw`` sends the given code without a chat, and stops where it is complete."""
         engine, inner = around("answer_prefix", lambda _: BODY + BABBLE, style="raw")
@@ -147,8 +172,20 @@ class TestAnswerPrefix:
             (ask(prompt=GIVEN), "given", "no chat"),
             (ask(prefix="a", suffix="b"), "raw", "no chat"),
             (ask(hints=replace(HINTS, given="def area(r):\n")), "raw", "does not say"),
+            (ask(hints=replace(HINTS, language="cobol")), "shown", "no worked examples"),
+            (ask(messages=(ASK, replace(ASK, role=Role.ASSISTANT), ASK)), "raw", "says more"),
         ],
-        ids=["no hints", "no code", "no language", "begun", "raw", "infill", "no docstring"],
+        ids=[
+            "no hints",
+            "no code",
+            "no language",
+            "begun",
+            "raw",
+            "infill",
+            "no docstring",
+            "cobol",
+            "talk",
+        ],
     )
     def test_what_cannot_be_begun_is_passed_on(
         self, request_: Request, style: str, why: str
@@ -202,7 +239,7 @@ class TestAnswerPrefix:
 
     def test_an_unknown_style_is_refused(self) -> None:
         """The sentence lists the styles."""
-        with pytest.raises(ConfigError, match="given, fence, raw"):
+        with pytest.raises(ConfigError, match="given, fence, raw, shown"):
             around("answer_prefix", {}, style="given code")
 
 

@@ -1,7 +1,8 @@
 """The levels of a cascade: engines that are brought up when first needed, or shared with level 0.
 
 A level that is described by ``without = ["answer_prefix"]`` is level 0's own engine without those
-strategies: another prompt form of the same loaded model, at no memory.
+strategies: another prompt form of the same loaded model, at no memory. It may put ``strategies`` of
+its own in their place.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Final
 
-from lichen.acceleration.strategy import EngineAround
+from lichen.acceleration import STRATEGIES
+from lichen.acceleration.strategy import EngineAround, Layer, StrategyContext
 from lichen.core.errors import ConfigError, EngineError, LichenError
-from lichen.core.ports import Engine
+from lichen.core.ports import Engine, require
 
 OpenEngine = Callable[[Mapping[str, object]], Engine]
 
@@ -74,15 +76,17 @@ class Level:
 
 
 def levels_of(
-    base: Engine, descriptions: tuple[Mapping[str, object], ...], open_engine: OpenEngine | None
+    base: Engine, descriptions: tuple[Mapping[str, object], ...], context: StrategyContext
 ) -> tuple[Level, ...]:
     """Return level 0 (``base``) and one level per description, none of which is opened.
 
     Args:
         base: the engine that the cascade wraps.
-        descriptions: of solutions, as ``open_engine`` takes them; or ``without`` (titles of
-            strategies around ``base`` to leave out) and nothing else but a ``name``.
-        open_engine: brings up a described solution; needed unless all levels share ``base``.
+        descriptions: of solutions, as ``context.open_engine`` takes them; or ``without`` (titles
+            of strategies around ``base`` to leave out), perhaps ``strategies`` (tables with a
+            ``name`` and options) that take their place, and nothing else but a ``name``.
+        context: its ``open_engine`` brings up a described solution; needed unless all levels
+            share ``base``.
 
     Raises:
         ConfigError: a description that says nothing usable, or a name given twice.
@@ -93,14 +97,14 @@ def levels_of(
         if name in {level.name for level in levels}:
             raise ConfigError(f"two levels of the cascade are called {name!r}; name them apart")
         if "without" in description:
-            engine = _other_form(base, description, name)
+            engine = _other_form(base, description, name, context)
             levels.append(Level(name, partial(_same, engine), shared=True))
-        elif open_engine is None:
+        elif context.open_engine is None:
             raise ConfigError(
                 f"the cascade cannot open its level {name!r}: nothing here opens engines"
             )
         else:
-            levels.append(Level(name, partial(open_engine, description)))
+            levels.append(Level(name, partial(context.open_engine, description)))
     return tuple(levels)
 
 
@@ -108,9 +112,11 @@ def _same(engine: Engine) -> Engine:
     return engine
 
 
-def _other_form(base: Engine, description: Mapping[str, object], name: str) -> Engine:
+def _other_form(
+    base: Engine, description: Mapping[str, object], name: str, context: StrategyContext
+) -> Engine:
     titles = description["without"]
-    extra = sorted(set(description) - {"name", "without"})
+    extra = sorted(set(description) - {"name", "without", "strategies"})
     if extra:
         raise ConfigError(
             f"level {name!r} of the cascade is level 0 in another form ('without') and cannot "
@@ -123,7 +129,28 @@ def _other_form(base: Engine, description: Mapping[str, object], name: str) -> E
             raise ConfigError(
                 f"level {name!r} of the cascade leaves out {title!r}, but level 0 does not use it"
             )
-    return without(base, titles)
+    own = description.get("strategies", ())
+    if not isinstance(own, (list, tuple)) or not all(isinstance(t, Mapping) for t in own):
+        raise ConfigError(f"'strategies' of level {name!r} must be a list of tables")
+    engine = without(base, titles)
+    for table in own:
+        engine = _around(engine, table, name, context)
+    return engine
+
+
+def _around(
+    engine: Engine, table: Mapping[str, object], level: str, context: StrategyContext
+) -> Engine:
+    options = dict(table)
+    title = str(options.pop("name", ""))
+    strategy = STRATEGIES.get(title)(options, context)
+    if strategy.layer is not Layer.TEXT:
+        raise ConfigError(
+            f"level {level!r} of the cascade shares level 0's engine and can have text strategies "
+            f"of its own; {title!r} is none"
+        )
+    require(engine, strategy.needs, who=f"the strategy {title!r} of level {level!r}")
+    return strategy.wrap(engine)
 
 
 def titles_around(engine: Engine) -> tuple[str, ...]:

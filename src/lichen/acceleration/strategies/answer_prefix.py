@@ -8,6 +8,10 @@ The caller gets the whole answer: prefix and continuation.
 Style ``raw`` goes further: the given code alone is the prompt, without instruction, chat template
 or the code a second time. That is what base models were trained on; the continuation has no natural
 end, so it is stopped by the completeness rule.
+
+Style ``shown`` leaves the instruction and the second copy of the code out too, but stays a chat:
+worked examples, the same for every question, show what is wanted. An engine that keeps prompts
+reads them once.
 """
 
 from __future__ import annotations
@@ -22,12 +26,16 @@ from lichen.acceleration.completeness.python_names import definitions, does_noth
 from lichen.acceleration.per_request import Follower, PassedOn, following, with_step
 from lichen.acceleration.stop_rules import AfterPrefix, FirstOf
 from lichen.acceleration.strategy import Layer, StrategyContext
+from lichen.acceleration.worked_examples import shown
 from lichen.core.generation import Capability, Completion, Delta, Finish, Hints, Request, Step
 from lichen.core.ports import Engine
 from lichen.engines.options import read_options
 
 NAME: Final = "answer_prefix"
-STYLES: Final = ("given", "fence", "raw")
+STYLES: Final = ("given", "fence", "raw", "shown")
+
+_WITHOUT_QUESTION: Final = ("raw", "shown")
+"""Styles that send the given code and not the words around it."""
 
 _COMMENT: Final = re.compile(r"\"\"\"|'''|/\*|//|^[ \t]*#|[;{]\s*--", re.MULTILINE)
 """Signs of a docstring or comment: without one, the given code does not say what is wanted."""
@@ -118,7 +126,18 @@ def _unfit(request: Request, style: str) -> str:
         (request.hints is None, "nothing is known of the answer"),
         (style == "fence" and not hints.language, "the language is not known"),
         (style != "fence" and not hints.given.strip(), "the question gives no code"),
-        (style == "raw" and not told, "the given code does not say what is wanted"),
+        (
+            style in _WITHOUT_QUESTION and not told,
+            "the given code does not say what is wanted",
+        ),
+        (
+            style in _WITHOUT_QUESTION and len(request.messages or ()) > 1,
+            "the conversation says more",
+        ),
+        (
+            style == "shown" and not shown(hints.language),
+            "there are no worked examples in its language",
+        ),
     )
     return next((reason for unfit, reason in reasons if unfit), "")
 
@@ -143,7 +162,8 @@ class _Begun(Follower):
             )
             asked = replace(request, messages=None, prompt=code, stop=FirstOf(complete, stop))
         else:
-            asked = replace(request, answer_prefix=prefix, stop=stop)
+            messages = shown(hints.language) if style == "shown" else request.messages
+            asked = replace(request, messages=messages, answer_prefix=prefix, stop=stop)
         super().__init__(asked)
         self._prefix = prefix
         self._hints = hints

@@ -38,7 +38,8 @@ class CascadeOptions:
     Args:
         levels: descriptions of the levels above the wrapped engine, from cheap to dear: a solution
             (name, model, engine, strategies), or ``without``: names of the text strategies that the
-            wrapped engine leaves out there (another prompt form of the same model).
+            wrapped engine leaves out there (another prompt form of the same model), and perhaps
+            ``strategies`` that take their place.
         signal: ``examples``, ``confidence`` or ``examples_or_confidence``.
         threshold: probability of being right below which an answer is handed on, in [0, 1].
         statistic: log-probability that stands for an answer, ``mean`` or ``min``.
@@ -124,7 +125,7 @@ class Cascade:
             ConfigError: a level's description cannot be used.
         """
         chosen = self.options
-        levels = levels_of(engine, chosen.levels, self.context.open_engine)
+        levels = levels_of(engine, chosen.levels, self.context)
         check = SelfCheck(
             signal=chosen.signal,
             threshold=chosen.threshold,
