@@ -81,7 +81,9 @@ def test_a_closed_tokenizer_says_so(path: Path) -> None:
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
-    """A file that is no GGUF, and one without a vocabulary, are one sentence each."""
+    """No file, a file that is no GGUF, and one without a vocabulary are one sentence each."""
+    with pytest.raises(ConfigError, match="absent"):
+        NativeTokenizer(tmp_path / "absent.gguf")
     junk = tmp_path / "junk.gguf"
     junk.write_bytes(b"junk" * 100)
     with pytest.raises(ConfigError, match="not a GGUF"):

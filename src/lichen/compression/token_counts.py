@@ -61,12 +61,13 @@ def count_tokens(documents: Sequence[Document], tokenizer: TextTokenizer, size: 
     return total
 
 
+def token_total(documents: Iterable[Document], tokenizer: TextTokenizer) -> int:
+    """Return how many tokens ``documents`` have."""
+    return sum(len(tokenizer.encode(document.text)) for document in documents)
+
+
 def measure_inflation(
-    texts: str, documents: Iterable[Document], before: TextTokenizer, after: TextTokenizer
+    texts: str, documents: Sequence[Document], before: TextTokenizer, after: TextTokenizer
 ) -> Inflation:
     """Encode ``documents`` with both tokenizers. ``texts`` says what they are, for reports."""
-    whole = trimmed = 0
-    for document in documents:
-        whole += len(before.encode(document.text))
-        trimmed += len(after.encode(document.text))
-    return Inflation(texts, whole, trimmed)
+    return Inflation(texts, token_total(documents, before), token_total(documents, after))

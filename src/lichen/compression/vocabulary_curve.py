@@ -17,7 +17,7 @@ from lichen.compression.method import TextTokenizer
 from lichen.compression.model_file import ModelFile, write_model
 from lichen.compression.script_samples import SCRIPT_SAMPLES
 from lichen.compression.token_choice import ASCII_RANKS, PRIOR
-from lichen.compression.token_counts import Inflation, count_tokens, measure_inflation
+from lichen.compression.token_counts import Inflation, count_tokens, token_total
 from lichen.compression.vocabulary import read_vocabulary
 from lichen.compression.vocabulary_trim import token_order, trimmed, vocabulary_only
 from lichen.engines.llama_cpp.native.tokens import NativeTokenizer
@@ -76,6 +76,7 @@ def trim_curve(
         whole = tokenizer_of(model)
         counts = count_tokens(corpus.calibration, whole, vocabulary.size)
         order = token_order(model, vocabulary, counts, whole, ascii_ranks=ascii_ranks, prior=prior)
+        before = {name: token_total(documents, whole) for name, documents in judged.items()}
         points = []
         for size in sizes:
             smaller = trimmed(model, vocabulary, order.kept(size))
@@ -85,7 +86,7 @@ def trim_curve(
                     tokens=len(read_vocabulary(smaller.metadata).tokens),
                     file_bytes=smaller.file_bytes,
                     inflation=tuple(
-                        measure_inflation(name, documents, whole, after)
+                        Inflation(name, before[name], token_total(documents, after))
                         for name, documents in judged.items()
                     ),
                 )

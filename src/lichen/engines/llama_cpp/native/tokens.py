@@ -4,7 +4,8 @@ What the engine does to a text is the only definition of the model's tokens that
 everything that counts tokens or compares vocabularies asks here. Loading takes under a second, and
 a file without any tensors will do; one core encodes about a megabyte of code in a second.
 
-The file is read through ``lichen.catalog.gguf`` first, which trusts nothing.
+llama.cpp runs in this process and trusts a file that looks like GGUF: one from outside has to pass
+``lichen.catalog.gguf`` first, and its vocabulary ``lichen.compression.vocabulary``.
 """
 
 from __future__ import annotations
@@ -18,8 +19,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from lichen.catalog.gguf import read_header
-from lichen.core.errors import EngineError
+from lichen.core.errors import ConfigError, EngineError
 from lichen.engines.llama_cpp.native.layout import (
     MODEL_PARAMS,
     POINTER,
@@ -31,6 +31,7 @@ from lichen.engines.llama_cpp.native.library import library
 
 Ids = npt.NDArray[np.int32]
 
+_MAGIC: Final = b"GGUF"
 _PIECE_BYTES: Final = 1024
 """Room for one token's bytes at first; the engine says when it needs more."""
 _LogFunction = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
@@ -46,12 +47,12 @@ class NativeTokenizer:
 
     Raises:
         MissingDependencyError: the engine is not installed.
-        ConfigError, IntegrityError: not a GGUF file, or a damaged one.
+        ConfigError: the file cannot be read, or is no GGUF file.
         EngineError: the engine cannot use the vocabulary, or is of an unknown version.
     """
 
     def __init__(self, path: Path, *, special: bool = False) -> None:
-        read_header(path)
+        _check_magic(path)
         self._special = special
         self._library = _prepared()
         parameters = default_parameters(self._library, "llama_model_default_params", MODEL_PARAMS)
@@ -139,6 +140,16 @@ class NativeTokenizer:
     def _check_open(self) -> None:
         if not self._model:
             raise EngineError("the tokenizer is closed")
+
+
+def _check_magic(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            found = file.read(len(_MAGIC))
+    except OSError as exc:
+        raise ConfigError(f"{str(path)!r} cannot be read: {exc.strerror}") from exc
+    if found != _MAGIC:
+        raise ConfigError(f"{str(path)!r} is not a GGUF file")
 
 
 _YES, _NO = True, False
