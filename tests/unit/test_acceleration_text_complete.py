@@ -65,6 +65,22 @@ PYTHON = {
     "a use ends the waiting": "def f(x):\n    return g(x)^\n\nprint(f(1))\ndef g(x): return 1\n",
     "a guard does not": "def f(x):\n    return g(x)\nif __name__ == '__main__':\n    f(1)\ndef g(x): return 1^\n",
     "prose ends the waiting": "def f(x):\n    return g(x)^\n\nThis function calls g.\nMore prose here.\n",
+    "being named is no use": "def f(x):\n    return g(x)\n\nTABLE = {'f': f}\n\ndef g(x):\n    return x^\n\nf(1)\n",
+    "being described is no use": "def f(x):\n    return g(x)\nassert f.__doc__ is None\nprint(f.__name__)\ndef g(x): return x^\n",
+    "a call in an assignment is": "def f(x):\n    return g(x)^\n\ny = f(1)\ndef g(x): return 1\n",
+    "being handed to a test is": "def f(x):\n    return g(x)^\n\ncheck(f)\ndef g(x): return 1\n",
+    "a call inside a later function is none": "def f(x):\n    return g(x)\n\ndef test(y=1):\n    f(1)\ndef g(x): return 1^\n",
+    "an attribute of its own after it": "def f(x):\n    return f.seen.get(x)\n\nf.seen = {}^\n\nprint(f(1))\n",
+    "an attribute that it sets": "def f(x):\n    if not hasattr(f, 'n'):\n        f.n = 0\n    f.n += 1\n    return f.n, f.__name__^\nz\n",
+    "an attribute that a decorator sets": "import functools\n@functools.cache\ndef f(x):\n    return f.cache_info()^\nz\n",
+    "a class in a quoted hint": "def f(x: 'list[Node]') -> \"Node | None\":\n    return x\n\nclass Node:\n    pass^\n\nprint(1)\n",
+    "quoted hints that need nothing": "def f(x: 'List[int]', y: 'a number', z: 'str', w: 'f(') -> 'Optional[int]':\n    return x^\nz\n",
+    "a literal is no hint": "from typing import Literal\ndef f(x: Literal['Node', 'A b']) -> int:\n    return x^\nz\n",
+    "a hint in quotes inside": "def f(x):\n    y: 'Later' = x\n    return y\nclass Later: pass^\nz\n",
+    "whatever globals() may need": "def f(x):\n    return globals()['g'](x)\n\ndef g(x):\n    return x\n\nz = 1\n",
+    "a return in a nested async function": "async def f(x):\n    async def g():\n        return 1\n    return await g()^\nz\n",
+    "a class with decorators and quoted hints": "import dataclasses\n@dataclasses.dataclass\nclass f:\n    a: 'f' = None\n\n    @property\n    def b(self):\n        return g(self)\n\ndef g(x):\n    return x^\nprint(1)\n",
+    "a helper with a decorator after": "def f(x):\n    return g(x)\n\n@once\ndef g(x):\n    return x\n\ndef once(h):\n    return h^\nprint(1)\n",
     "the guard ends it": "def f(x):\n    x.y()^\n\n\nif __name__ == '__main__':\n    f(1)\n",
     "a stub first": "def f(x):\n    '''Doc.'''\n\ndef f(x):\n    return 1^\n",
     "a stub that passes": "def f(x):\n    pass\n\ndef f(x):\n    return 1^\n",
@@ -311,6 +327,19 @@ def test_names_of_the_question_count_as_there() -> None:
         rule = CompleteCode(Wanted(language="python", entry_point="f", given=given))
         text = "```python\ndef f(x: List):\n    return math.pi + g()\n"
         assert kept(replay(rule, text)) == len(text) - 1
+
+
+def test_a_method_is_not_the_function_that_the_question_begins() -> None:
+    """A helper class with a method of that name does not end an answer that needs a function."""
+    solution = (
+        "class Tree:\n    def f(self, x):\n        return x\n\ndef f(x):\n    return Tree().f(x)"
+    )
+    text = f"```python\n{solution}\n\nprint(f(1))\n"
+    for given in ("def f(x):\n", 'import math\n\ndef f(x):\n    """Doc."""\n'):
+        rule = CompleteCode(Wanted(language="python", entry_point="f", given=given))
+        assert kept(replay(rule, text)) == text.index(solution) + len(solution)
+    method = CompleteCode(Wanted(language="python", entry_point="f"))
+    assert kept(replay(method, text)) == text.index("return x") + len("return x")
 
 
 def test_what_was_given_is_not_the_answer() -> None:

@@ -33,10 +33,14 @@ class PythonItems:
         entry_point: the wanted name, "" if any code will do.
         known: names that are there without being written.
         after: an item that ends at or before this offset is not the answer (it was given).
+        methods: whether the wanted name, without a class before it, may be a method.
     """
 
-    def __init__(self, entry_point: str, *, known: frozenset[str], after: int) -> None:
+    def __init__(
+        self, entry_point: str, *, known: frozenset[str], after: int, methods: bool = True
+    ) -> None:
         self._entry = entry_point
+        self._methods = methods
         self._after = after
         self._names = Names(known=known)
         self._lexer = PythonLines()
@@ -145,7 +149,7 @@ class PythonItems:
 
     def _facts(self, name: str = "") -> ItemFacts | None:
         self._spent += len(self._lines)
-        return facts_of("\n".join(self._lines), name or self._entry)
+        return facts_of("\n".join(self._lines), name or self._entry, methods=self._methods)
 
     def _finish_early(self) -> int | None:
         """At ``return value`` in the function's own block: whatever follows in it cannot run."""
@@ -163,8 +167,8 @@ class PythonItems:
         if facts is None:  # what is no Python at the margin comes after the program
             return self._complete if self._entry else None
         redefined = facts.defines and end > self._after
-        if done and not redefined and not guard and self._entry in facts.runs:
-            return self._complete  # it is used: names that are missing now stay missing
+        if done and not redefined and not guard and facts.uses:
+            return self._complete  # it is called: names that are missing now stay missing
         hit = self._names.add(facts)
         if redefined or (not self._entry and facts.code):
             self._complete = end

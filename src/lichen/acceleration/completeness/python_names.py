@@ -17,10 +17,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from lichen.acceleration.completeness.python_uses import (
+    attributes_set,
+    own_attributes,
+    quoted_classes,
+    uses,
+)
+
 MAX_ITEM_CHARS: Final = 100_000
 """Longer items are not parsed: about 25,000 tokens, far above any single function's length."""
 
-BUILTINS: Final = frozenset(dir(builtins)) | {"__file__", "__path__"}
+BUILTINS: Final = (frozenset(dir(builtins)) | {"__file__", "__path__"}) - {"globals"}
+"""What needs no definition. Code that asks for ``globals()`` may need anything that follows."""
 
 _STAR_MODULES: Final = frozenset({
     "bisect", "collections", "datetime", "decimal", "fractions", "functools", "heapq",
@@ -46,9 +54,10 @@ class ItemFacts:
     """One top-level statement.
 
     Args:
-        bound: module-level names that it binds.
-        reads: names that it looks up in the module, at any depth.
-        runs: names that it looks up at once, outside of function bodies.
+        bound: module-level names that it binds, and attributes of such as ``name.attribute``.
+        reads: names that it looks up in the module, at any depth; classes in quoted hints; and
+            attributes that functions read of themselves and do not set.
+        uses: whether it calls the wanted name at once, or hands it to a call.
         defines: whether it defines the wanted name for real (a stub does not).
         returns: whether the wanted function ends with ``return <value>``, so that nothing which
             follows in it could run.
@@ -58,7 +67,7 @@ class ItemFacts:
 
     bound: frozenset[str]
     reads: frozenset[str]
-    runs: frozenset[str]
+    uses: bool
     defines: bool
     returns: bool
     falls: bool
@@ -77,13 +86,14 @@ def parse(source: str) -> ast.Module | None:
         return None
 
 
-def facts_of(source: str, entry_point: str) -> ItemFacts | None:
+def facts_of(source: str, entry_point: str, *, methods: bool = True) -> ItemFacts | None:
     """Return what ``source`` (one or more statements) says, None if it is not Python.
 
     Args:
         source: from the margin.
         entry_point: the wanted name; ``Class.method`` means a method, a bare name also the method
             of that name in a top-level class.
+        methods: whether a bare name may be a method.
     """
     tree = parse(source)
     if tree is None:
@@ -92,20 +102,22 @@ def facts_of(source: str, entry_point: str) -> ItemFacts | None:
         with _WARNINGS, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             table = symtable.symtable(source, "answer", "exec")
-        return _facts(tree, table, entry_point)
+        return _facts(tree, table, entry_point, methods=methods)
     except _UNPARSABLE:
         return None
 
 
-def _facts(tree: ast.Module, table: symtable.SymbolTable, entry_point: str) -> ItemFacts:
-    bound, reads, runs = _names(table)
-    found = definitions(tree, entry_point)
+def _facts(
+    tree: ast.Module, table: symtable.SymbolTable, entry_point: str, *, methods: bool
+) -> ItemFacts:
+    bound, reads = _names(table)
+    found = definitions(tree, entry_point, methods=methods)
     last = found[-1] if found else None
     function = last if isinstance(last, Function) else None
     return ItemFacts(
-        bound=frozenset(bound | _starred(tree)),
-        reads=frozenset(reads),
-        runs=frozenset(runs),
+        bound=frozenset(bound | _starred(tree) | attributes_set(tree)),
+        reads=frozenset(reads | quoted_classes(tree) | own_attributes(tree)),
+        uses=uses(tree, entry_point),
         defines=any(not does_nothing(d) for d in found),
         returns=function is not None and _gives(function.body[-1]),
         falls=function is None or _falls_through(function.body),
@@ -138,8 +150,20 @@ def code_before(given: str, entry_point: str) -> str:
     return "".join(f"{part}\n" for part in kept)
 
 
-def definitions(tree: ast.Module, entry_point: str) -> list[ast.stmt]:
-    """Return the statements that define ``entry_point``, in order; [] for an empty name."""
+def defines_function(given: str, entry_point: str) -> bool:
+    """Whether the question's code has a function of that name outside of any class."""
+    found = (parse(given.rstrip() + tail) for tail in _TAILS)
+    tree = next((t for t in found if t is not None), None)
+    return tree is not None and any(
+        isinstance(s, Function) and s.name == entry_point for s in own_scope(tree.body)
+    )
+
+
+def definitions(tree: ast.Module, entry_point: str, *, methods: bool = True) -> list[ast.stmt]:
+    """Return the statements that define ``entry_point``, in order; [] for an empty name.
+
+    ``methods`` says whether a bare name may be the method of a top-level class.
+    """
     owner, _, name = entry_point.rpartition(".")
     if not name:
         return []
@@ -148,7 +172,7 @@ def definitions(tree: ast.Module, entry_point: str) -> list[ast.stmt]:
         if isinstance(node, ast.ClassDef):
             if node.name == name and not owner:
                 found.append(node)
-            elif owner in ("", node.name):
+            elif owner == node.name or (not owner and methods):
                 found += [
                     s for s in own_scope(node.body) if isinstance(s, Function) and s.name == name
                 ]
@@ -222,13 +246,13 @@ class Names:
         return bool(trial.missing or self.missing - facts.bound)
 
 
-def _names(table: symtable.SymbolTable) -> tuple[set[str], set[str], set[str]]:
-    bound, reads, runs = set(), set(), set()
+def _names(table: symtable.SymbolTable) -> tuple[set[str], set[str]]:
+    bound, reads = set(), set()
     for symbol in table.get_symbols():
         if symbol.is_assigned() or symbol.is_imported() or symbol.is_namespace():
             bound.add(symbol.get_name())
         if symbol.is_referenced():
-            runs.add(symbol.get_name())
+            reads.add(symbol.get_name())
     todo = list(table.get_children())
     while todo:
         scope = todo.pop()
@@ -239,7 +263,7 @@ def _names(table: symtable.SymbolTable) -> tuple[set[str], set[str], set[str]]:
                     bound.add(symbol.get_name())
                 if symbol.is_referenced():
                     reads.add(symbol.get_name())
-    return bound, reads | runs, runs
+    return bound, reads
 
 
 def _starred(tree: ast.Module) -> set[str]:

@@ -23,7 +23,7 @@ from typing import Final, Protocol
 from lichen.acceleration.completeness.brace_grammar import GRAMMARS
 from lichen.acceleration.completeness.brace_items import BraceItems
 from lichen.acceleration.completeness.python_items import PythonItems
-from lichen.acceleration.completeness.python_names import known_names
+from lichen.acceleration.completeness.python_names import defines_function, known_names
 from lichen.acceleration.completeness.repetition import Repetition
 from lichen.core.generation import Request
 
@@ -185,7 +185,9 @@ class CompleteCode:
             return None
         entry, after = self.wanted.entry_point, len(self.wanted.prefix)
         if language == "python":
-            return PythonItems(entry, known=known_names(self.wanted.given), after=after)
+            given = self.wanted.given
+            methods = not defines_function(given, entry)
+            return PythonItems(entry, known=known_names(given), after=after, methods=methods)
         return BraceItems(language, entry, after=after)
 
     def _advance(self) -> None:
