@@ -180,8 +180,9 @@ def _cache_section(cache: Mapping[str, Any]) -> str:
 def _replayed(cache: Mapping[str, Any]) -> list[str]:
     asked = next(iter(next(iter(cache["scripted"].values())).values()))["requests"]
     how = (
-        f"Replayed typing: {len(cache['files'])} files, {cache['keystrokes_per_file']} keystrokes "
-        f"each, {asked} requests; {cache['machine']}, load average at the start "
+        f"Replayed typing: {len(cache['files'])} of this repository's files as they were, "
+        f"{cache['keystrokes_per_file']} keystrokes each, {asked} requests; "
+        f"{cache['machine']}, load average at the start "
         f"{cache['load_average']}; {cache['date']}."
     )
     scripted = (
@@ -191,6 +192,8 @@ def _replayed(cache: Mapping[str, Any]) -> list[str]:
     )
     table = "\n".join(_scripted_rows(cache["scripted"]))
     parts = [_text(how), f"`{cache['command']}`", _text(scripted), table]
+    if "real" not in cache:
+        parts.append("Energy saved: not measured: the command had no `--model`.")
     for model, found in cache.get("real", {}).items():
         parts.append(
             _text(f"With {model}, which answers for real, on {found['requests']} requests:")
