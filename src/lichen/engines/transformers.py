@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
+
 from lichen.core.errors import ConfigError, EngineError, MissingDependencyError
 from lichen.core.generation import (
     Capability,
@@ -118,6 +121,15 @@ class TransformersEngine:
     def detokenize(self, tokens: Sequence[int]) -> str:
         """Return the text of token ids."""
         return str(self._tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))
+
+    def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Return the logits after each of ``tokens``: (tokens, vocabulary)."""
+        with self._torch.inference_mode():
+            ids = self._torch.tensor([list(tokens)], device=self._model.device)
+            found: npt.NDArray[np.float32] = (
+                self._model(input_ids=ids, use_cache=False).logits[0].float().cpu().numpy()
+            )
+        return found
 
     def close(self) -> None:
         """Cancel what runs and free the model (idempotent)."""
