@@ -189,6 +189,21 @@ def test_a_user_gets_the_slot_with_the_longest_common_prefix() -> None:
     assert (again.index, again.reuse) == (second.index, True)
 
 
+def test_a_prompt_with_nothing_in_common_overwrites_the_least() -> None:
+    """A long common beginning is not given up for a request that cannot use it."""
+    table, preamble = SlotTable(3), "a long beginning that many requests share: " * 9
+    seats = [table.take("", preamble + "one"), table.take("", preamble + "two")]
+    seats.append(table.take("", "a short one"))
+    for seat in seats:
+        table.give_back(seat)
+    stranger = table.take("", "a question of its own")
+    assert stranger.index == seats[2].index
+    table.give_back(stranger)
+    again = table.take("", preamble + "three")
+    assert again.reuse
+    assert again.index != stranger.index
+
+
 def test_a_new_user_gets_an_empty_slot() -> None:
     """What others hold is kept as long as there is room."""
     table = SlotTable(2)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from typing import Final
+
+_WORTH_REUSING: Final = 64
+"""Characters: a shorter common start saves less than overwriting a longer prompt may cost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,14 +32,17 @@ class SlotTable:
     def take(self, user: str, prompt: str) -> Seat:
         """Seat a request: on its user's slot with the longest common prefix, else on another.
 
-        Among slots of others, one that holds nothing is preferred, then the longest unused.
+        Where little is common, one that holds nothing is preferred, then the user's own with the
+        least to lose, then the one of others that was longest unused.
         """
         with self._lock:
             mine = [i for i in self._free if i in self._held and self._held[i][0] == user]
             shared = {i: _common_prefix(self._held[i][1], prompt) for i in mine}
             best = max(shared, key=lambda i: shared[i], default=None)
-            if best is None or shared[best] == 0:
-                best = next((i for i in self._free if i not in self._held), self._free[0])
+            if best is None or shared[best] < min(_WORTH_REUSING, len(prompt) // 2):
+                empty = (i for i in self._free if i not in self._held)
+                least = min(mine, key=lambda i: len(self._held[i][1]), default=self._free[0])
+                best = next(empty, least)
             self._free.remove(best)
             reuse = best in self._held and self._held[best][0] == user
             self._held[best] = (user, prompt)
