@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console, RenderableType
 
+from lichen.core.measurement import Missing
 from lichen.core.record import RunState
 from lichen.core.summary import Summary
 from lichen.report import terminal
@@ -78,6 +79,17 @@ def test_nothing_solved_is_an_unbounded_cost() -> None:
     text = rendered(fake_summary(solved_share=0.0), 80)
     assert "∞¹" in text
     assert "no attempt solved its problem" in text
+
+
+def test_a_ratio_that_does_not_exist_is_not_called_unmeasured() -> None:
+    """Where nothing was solved there is no ratio per solved task, though costs were measured."""
+    summary = fake_summary()
+    (c,) = summary.comparisons
+    absent = Missing(reason="one of them solved nothing")
+    gone = replace(c, ratios=tuple(replace(r, per_solved=absent) for r in c.ratios))
+    text = rendered(replace(summary, comparisons=(gone,)), 80)
+    assert sum(line.endswith(" no") for line in text.splitlines()) == 8
+    assert "not measured" not in text
 
 
 def test_more_solutions_than_fit_continue_below() -> None:

@@ -20,6 +20,9 @@ from lichen.report import format as fmt
 from lichen.report.clean import one_line
 
 NOT_MEASURED = "not measured"
+NO_RATIO = "no ratio"
+"""Where one side was not measured, or solved nothing."""
+
 NOTHING_SOLVED = "no attempt solved its problem, so the cost per solved task has no bound"
 
 
@@ -214,7 +217,7 @@ def _cell(cost: Cost, basis: Basis, unit: fmt.Unit) -> Cell:
 
 
 def _ratio(ratio: CostRatio | None, basis: Basis) -> tuple[Cell, str]:
-    absent = Cell(value=NOT_MEASURED, measured=False)
+    absent = Cell(value=NO_RATIO, measured=False)
     if ratio is None:
         return absent, ""
     chosen = ratio.per_solved if basis is Basis.SOLVED else ratio.per_attempt

@@ -262,7 +262,8 @@ def _spacious(cell: Cell, notes: tuple[str, ...], *, rung_unit: str = "") -> Tex
         low, high = cell.sampling.split(fmt.EN_DASH)
         first.append(f" [{low}, {high}]", style="dim")
     if rung_unit and cell.method:
-        first.append(f"\n{cell.method} {cell.systematic} {rung_unit}")
+        how_far = f" {cell.systematic} {rung_unit}" if cell.systematic else ""
+        first.append(f"\n{cell.method}{how_far}")
     return first
 
 
