@@ -159,7 +159,7 @@ def test_a_failed_gate_sends_the_next_one() -> None:
     found = run(ScriptedWorkshop(worlds))
     assert found.best is not None
     assert found.best.label != cheapest
-    assert fates(found)[cheapest] == "quality: lost 9 points"
+    assert fates(found)[cheapest] == "the gate stopped it: quality"
 
 
 def test_nothing_better_is_an_honest_answer() -> None:
@@ -177,6 +177,7 @@ def test_nothing_better_is_an_honest_answer() -> None:
     ("world", "why"),
     [
         (World(500, 0.5, 0.5), "diverges by 0.500"),
+        (World(500, 0.5, 0.19), "flips 9.5%"),
         (World(500, 1.4, 0.01), "costs 1.40 times"),
         (World(990, 0.5, 0.01), "larger than 950"),
         (World(500, 0.5, 0.01, error="cannot be loaded"), "cannot be loaded"),
@@ -185,7 +186,7 @@ def test_nothing_better_is_an_honest_answer() -> None:
 def test_what_cannot_win_leaves_before_the_gate(world: World, why: str) -> None:
     """Divergence, cost, size and errors end a candidate at the first look."""
     workshop = ScriptedWorkshop({"bad": world})
-    found = run(workshop, rules=Rules(most_kl=0.2, most_bytes=950))
+    found = run(workshop, rules=Rules(most_kl=0.2, most_flips=0.09, most_bytes=950))
     assert workshop.asked == ["look 0 bad"]
     assert found.best is None
     assert why in fates(found)["bad"]

@@ -184,16 +184,18 @@ def command(  # noqa: PLR0913 (one parameter per documented option)
 
 def _with_recipe(wish: Wish, recipe: Recipe, judging: compose.Judging, *, dry_run: bool) -> None:
     source = Path(wish.source.path)
-    names = [step.method for step in recipe.steps]
-    context = compose.context_of(wish.source, names, wish.wanted)
     before = predict(open_model(source))
     if dry_run:
+        names = [step.method for step in recipe.steps]
+        context = compose.context_of(wish.source, names, wish.wanted)
         after = predict(apply_recipe(open_model(source), recipe, context))
         plan = {"before": before, "after": after, "recipe": recipe.to_toml()}
         console.emit_json(plan) if wish.as_json else view.show_prediction(before, after)
         return
     with console.progress(f"writing {wish.out}", None) as advance:
-        artifact = compose.made(wish.source, recipe, wish.out, context, _bytes(advance))
+        artifact, context = compose.made(
+            wish.source, recipe, wish.out, wish.wanted, _bytes(advance)
+        )
     held_out = (context.corpus or open_corpus(wish.wanted.corpus)).held_out
     verdict = judging.verdict(wish.spec, wish.level, wish.out, held_out, task=wish.task)
     after = predict(open_model(wish.out))

@@ -64,7 +64,7 @@ def show_result(before: Prediction, after: Prediction, verdict: Verdict, bill: P
     """Print one table of what changed and what the gate found, and the break-even line."""
     columns, rows = _change(before, after)
     gate = [
-        [f"gate: {name}", "", "", f"{shown}: {console.plain(what)}"]
+        [f"gate: {name}", "", "", console.plain(_verdict(shown, what))]
         for name, shown, what in verdict.report.rows()
     ]
     console.table(
@@ -177,10 +177,14 @@ def _percent(before: float, after: float) -> str:
     return f"{100 * (after / before - 1):+.1f} %" if before else ""
 
 
+def _verdict(shown: str, what: str) -> str:
+    return what if what.startswith(shown) else f"{shown}: {what}"
+
+
 def _payback(bill: Payback) -> str:
     if isinstance(bill.spent_cpu_s, Missing):
         return f"what making it cost is not known: {bill.spent_cpu_s.reason}"
-    spent = f"making it cost {bill.spent_cpu_s:,.0f} CPU-s"
+    spent = f"making it cost {bill.spent_cpu_s:,.1f} CPU-s"
     if isinstance(bill.requests, Missing):
         return f"{spent}; when that is paid back is not known: {bill.requests.reason}"
     return f"{spent}, paid back after {math.ceil(bill.requests):,} typical requests"

@@ -144,12 +144,17 @@ def made(
     source: ModelArtifact,
     recipe: Recipe,
     out: Path,
-    context: MethodContext,
+    wanted: Wanted,
     progress: Callable[[int, int], None],
-) -> ModelArtifact:
-    """Apply a recipe and write the file; what that cost is measured and comes with the artifact."""
-    with open_meter() as meter:
-        return compress_file(source, recipe, out, context, meter=meter, progress=progress)
+) -> tuple[ModelArtifact, MethodContext]:
+    """Apply a recipe and write the file; return it with the context it was made in.
+
+    What that cost comes with the artifact, importance included where it was measured now.
+    """
+    with open_meter() as meter, meter.window("compress") as window:
+        context = context_of(source, [step.method for step in recipe.steps], wanted)
+        artifact = compress_file(source, recipe, out, context, progress=progress)
+    return replace(artifact, cost=window.close()), context
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

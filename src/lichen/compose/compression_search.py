@@ -12,7 +12,7 @@ import json
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -42,7 +42,7 @@ from lichen.compression.methods.mixed_precision import DEFAULT_TYPES
 from lichen.compression.model_file import ModelFile, open_model
 from lichen.compression.recipe import Recipe, RecipeStep
 from lichen.compression.search import Progress, search
-from lichen.compression.searched import Budget, Rules, Search
+from lichen.compression.searched import Bill, Budget, Rules, Search
 from lichen.compression.types import fast_types
 from lichen.core.errors import ConfigError
 from lichen.core.measurement import Missing
@@ -91,13 +91,17 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchPlan:
-    """What would be measured: predictions of the parent and of the chosen candidates."""
+    """What would be measured: predictions of the parent and of the chosen candidates.
+
+    ``spent`` is what predicting cost, importance included where it was measured now.
+    """
 
     source: ModelArtifact
     context: MethodContext
     parent: Predicted
     predicted: int
     candidates: tuple[CompressionCandidate, ...]
+    spent: Bill = field(default_factory=Bill)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +139,14 @@ def plan_search(
     Raises:
         ConfigError: a model without matrices, or limits that nothing fits.
     """
+    with open_meter() as meter, meter.window("predict") as window:
+        plan = _planned(source, wanted, limits, progress, seed)
+    return replace(plan, spent=bill_of(window.close()))
+
+
+def _planned(
+    source: ModelArtifact, wanted: Wanted, limits: Limits, progress: Note, seed: int
+) -> SearchPlan:
     context = context_of(source, METHODS_TRIED, wanted)
     model = open_model(Path(source.path))
     outlook = Outlook(
@@ -161,7 +173,7 @@ def plan_search(
         context=context,
         parent=outlook.parent(),
         predicted=len(predicted),
-        candidates=(*chosen, *drawn),
+        candidates=_mixed(chosen, drawn),
     )
 
 
@@ -173,6 +185,7 @@ def run_search(
     Raises:
         ConfigError: an energy budget where energy can be neither read nor modelled.
     """
+    thresholds = THRESHOLDS[target.level]
     with open_meter() as meter:
         _check_energy(limits.budget, meter)
         workshop = _workshop(plan, judging, target, meter)
@@ -180,9 +193,14 @@ def run_search(
             workshop,
             plan.candidates,
             parent_bytes=plan.source.size_bytes,
-            rules=Rules(most_kl=THRESHOLDS[target.level].kl_nats, most_bytes=limits.most_bytes),
+            rules=Rules(
+                most_kl=thresholds.kl_nats,
+                most_flips=thresholds.flips,
+                most_bytes=limits.most_bytes,
+            ),
             budget=limits.budget,
             ledger=Ledger(target.ledger, _scope(plan, target)),
+            prepared=plan.spent,
             progress=progress,
         )
         written = None
@@ -192,6 +210,16 @@ def run_search(
             written = replace(written, recipe=found.best.recipe.to_toml())
         workshop.close()
     return found, written
+
+
+def _mixed(
+    chosen: Sequence[CompressionCandidate], drawn: Sequence[CompressionCandidate]
+) -> tuple[CompressionCandidate, ...]:
+    """Spread the random ones among the others, so that a short budget measures some of both."""
+    places = [*((k / len(chosen), c) for k, c in enumerate(chosen, 1))]
+    places += [((k - 0.5) / len(drawn), c) for k, c in enumerate(drawn, 1)]
+    unique = {c.key: c for _, c in sorted(places, key=lambda p: p[0])}
+    return tuple(unique.values())
 
 
 def structures(model: ModelFile, *, retie: bool) -> tuple[Structure, ...]:

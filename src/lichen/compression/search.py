@@ -49,7 +49,7 @@ Progress = Callable[[str, float], None]
 """Told what is done next, and the share of the budget that is used."""
 
 
-def search(
+def search(  # noqa: PLR0913 (one verb: its values, then its ports by name)
     workshop: Workshop,
     candidates: Sequence[CompressionCandidate],
     *,
@@ -57,6 +57,7 @@ def search(
     rules: Rules,
     budget: Budget,
     ledger: Ledger,
+    prepared: Bill | None = None,
     progress: Progress = lambda _what, _share: None,
 ) -> Search:
     """Find the cheapest candidate that the gate lets through.
@@ -68,6 +69,7 @@ def search(
         rules: see ``Rules``.
         budget: what may be spent; what an earlier search spent on finished work does not count.
         ledger: of finished evaluations.
+        prepared: what choosing the candidates cost; part of what is spent.
         progress: see ``Progress``.
 
     Raises:
@@ -76,6 +78,7 @@ def search(
     if not candidates:
         raise ConfigError("there is nothing to try: no candidate fits the limits that were given")
     state = _Search(workshop, candidates, rules, budget, ledger, progress)
+    state.now += prepared or Bill()
     finalists = state.rounds()
     state.gates(finalists)
     return state.found(parent_bytes)
@@ -132,7 +135,7 @@ class _Search:
                     self._leave(dearer, "not held against the gate: a cheaper one passed")
                 return
             else:
-                self._leave(c, self.gated[c.key].sentence)
+                self._leave(c, f"the gate stopped it: {self.gated[c.key].stopped_by}")
 
     def found(self, parent_bytes: int) -> Search:
         """Return the result."""
@@ -219,6 +222,8 @@ class _Search:
             why = look.error
         elif look.kl_nats.value > rules.most_kl:
             why = f"diverges by {look.kl_nats.value:.3f} nats (at most {rules.most_kl:g})"
+        elif look.flips.value > rules.most_flips:
+            why = f"flips {look.flips.value:.1%} of tokens (at most {rules.most_flips:.0%})"
         elif rules.most_bytes is not None and look.file_bytes > rules.most_bytes:
             why = f"is larger than {rules.most_bytes:,} bytes"
         elif look.cost_ratio > rules.most_cost:

@@ -91,6 +91,11 @@ class Gated:
     rows: tuple[tuple[str, str, str], ...] = ()
     bill: Bill = Bill()
 
+    @property
+    def stopped_by(self) -> str:
+        """Names of the checks that failed, or the whole sentence where none did."""
+        return ", ".join(n for n, verdict, _ in self.rows if verdict == "FAILED") or self.sentence
+
 
 class Workshop(Protocol):
     """Makes and measures candidates for real. Scripted in tests.
@@ -142,13 +147,15 @@ class Rules:
     """What makes a candidate better.
 
     Args:
-        most_kl: above this divergence it would fail the gate anyway; it leaves the race.
+        most_kl, most_flips: above this divergence, or share of changed tokens, it would fail the
+            gate anyway; it leaves the race.
         most_bytes: of the file.
         most_cost: CPU-seconds of a request, child over parent, at most; 1 means no dearer.
         finalists: how many are held against the gate at most, >= 1.
     """
 
     most_kl: float = math.inf
+    most_flips: float = 1.0
     most_bytes: int | None = None
     most_cost: float = 1.0
     finalists: int = 3
