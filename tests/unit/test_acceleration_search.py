@@ -314,6 +314,17 @@ def test_search_refuses_a_budget_that_verification_would_eat() -> None:
         found(Surface({"a": 0.5}), seconds=600.0, proof=1000)
 
 
+def test_search_says_when_a_refusal_rests_on_old_times() -> None:
+    """A pilot that was slow on a busy machine must not refuse the budget for ever unexplained."""
+    surface = Surface({"a": 0.5})
+
+    def stored(candidates: Sequence[CandidateSet], problems: Sequence[str]) -> Round:
+        return replace(surface(candidates, problems), stored=True)
+
+    with pytest.raises(ConfigError, match="--fresh looks again"):
+        search(stored, [Choice(strategy="a")], PROBLEMS, budget=Budget(seconds=10.0))
+
+
 def test_search_leaves_the_verification_its_time() -> None:
     """What is set aside covers plain twice, and the search ends before it would touch that."""
     surface = Surface({"a": 0.5, "b": 0.8, "c": 0.9})

@@ -161,11 +161,13 @@ class _Search:
     def _too_small(self, answer_s: float) -> str:
         needed = self.reserved_s + (self.spent_s + self.guess_s) / SCREENING_SHARE
         proof = f"{self.budget.proof} answers of {in_words(answer_s)} each, twice"
+        before = "; times are of an earlier start (--fresh looks again)"
         return (
             f"a budget of {in_words(self.budget.seconds)} is too small: verifying takes about "
             f"{in_words(self.reserved_s)} ({proof}), and one look at candidates "
             f"{in_words(self.guess_s)}; give it at least "
             f"{math.ceil(needed / _MINUTE_S)}m, or fewer problems (--limit)"
+            f"{before if self.rounds[-1].stored else ''}"
         )
 
     @property
