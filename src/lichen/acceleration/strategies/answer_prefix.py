@@ -10,8 +10,8 @@ or the code a second time. That is what base models were trained on; the continu
 end, so it is stopped by the completeness rule.
 
 Style ``shown`` leaves the instruction and the second copy of the code out too, but stays a chat:
-worked examples, the same for every question, show what is wanted. An engine that keeps prompts
-reads them once.
+a worked example, the same for every question, shows what is wanted. An engine that keeps prompts
+reads it once.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def _unfit(request: Request, style: str) -> str:
         ),
         (
             style == "shown" and not shown(hints.language),
-            "there are no worked examples in its language",
+            "there is no worked example in its language",
         ),
     )
     return next((reason for unfit, reason in reasons if unfit), "")
