@@ -44,6 +44,9 @@ from lichen.core.summary import Comparison, CostRatio, Dimension
 from lichen.footprint import factor_set, relevant
 from lichen.store import open_store
 
+SLOTS: Final = (4, 8)
+"""Settings of ``concurrency``: the search's own follow from the free CPUs, a table's must not."""
+
 RESULTS: Final = strategy_pages.RESULTS / "strategies.json"
 
 
@@ -69,7 +72,8 @@ def chosen(names: Sequence[str], *, draft: str = "", first: str = "") -> tuple[C
     Raises:
         ConfigError: one of the names is no strategy that can be measured in this way.
     """
-    choices = default_candidates(draft=draft, first=first)
+    slots = [Choice(strategy="concurrency", options=(("slots", n),)) for n in SLOTS]
+    choices = default_candidates(slots=slots, draft=draft, firsts=[first] if first else [])
     missing = set(names) - {c.strategy for c in choices}
     if missing:
         known = ", ".join(dict.fromkeys(c.strategy for c in choices))

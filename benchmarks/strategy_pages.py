@@ -255,9 +255,9 @@ def _saved(energy: Mapping[str, Any]) -> str:
 
 def _agreement(found: Mapping[str, Any]) -> str:
     return (
-        f"Of {found['hits']} hits, {found['hits_equal']} gave the very text that the model alone "
-        "gave to the same request; the others continue an earlier proposal where the model, asked "
-        "again, goes on differently."
+        f"Of {found['hits']} hits, {found['hits_agree']} gave what the model alone said to the "
+        "same request, as far as the hit goes; the others continue an earlier proposal where the "
+        "model, asked again, goes on differently."
     )
 
 

@@ -135,6 +135,44 @@ def test_a_missing_number_says_why(pages: ModuleType, strategies: ModuleType) ->
     assert "not measured: the clock is away" in new["prefix_cache"]
 
 
+def test_joules_of_the_cache_come_with_their_method(pages: ModuleType) -> None:
+    """The cache's page gives hits, and energy with bounds and method or the reason for none."""
+    counts = {"requests": 9, "hit_rate": 0.5, "saved_share": 0.4, "cache_cpu_ms_per_request": 1.0}
+    energy = {"low": 10.0, "value": 20.0, "high": 40.0, "method": "modelled"}
+    cpu = {"missing": "no clock"}
+    found = {
+        "command": "python benchmarks/answer_cache.py",
+        "date": "2026-01-02",
+        "machine": "a machine",
+        "load_average": 0.1,
+        "files": ["a.py"],
+        "keystrokes_per_file": 5,
+        "scripted": {"10%": {"exact only": counts, "defaults": counts}},
+    }
+    (without,) = _cache_pages(pages, found)
+    assert "Energy saved: not measured: " in without
+    part = {"tokens_computed": 7, "cpu": cpu, "energy": energy}
+    real = {
+        "requests": 9,
+        "plain": part,
+        "cached": {**part, "hit_rate": 0.5},
+        "saved_energy": {**energy, "value": 5.0},
+        "hits": 4,
+        "hits_agree": 3,
+    }
+    (text,) = _cache_pages(pages, {**found, "real": {"m": real}})
+    assert "20 J [10, 40] (modelled)" in text
+    assert "Energy saved: 5 J [10, 40] (modelled)." in text
+    assert "no clock" in text
+    assert "Of 4 hits, 3 " in text
+
+
+def _cache_pages(pages: ModuleType, found: dict[str, Any]) -> list[str]:
+    new = pages.render({"answer_cache": {"a trace": found}}, {"answer_cache": pages.MARKER})
+    assert "50%" in new["measured"]
+    return [new["answer_cache"]]
+
+
 def test_a_page_without_the_marker_is_refused(pages: ModuleType) -> None:
     """A section that would be lost is an error that names the page."""
     with pytest.raises(ValueError, match=r"prefix_cache\.md"):
