@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import io
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from lichen.engines.llama_cpp.native.layout import (
 )
 from lichen.engines.llama_cpp.native.logits import NativeLogits
 from lichen.engines.llama_cpp.native.process import NativeProcess
+from lichen.engines.llama_cpp.native.wire import receive, send
 from lichen.testing.gguf_files import TinyModel
 
 TOKENS = list(range(40, 240)) * 2
@@ -49,6 +51,23 @@ def test_a_library_with_other_defaults_is_refused(function: str, fields: dict) -
 
     with pytest.raises(EngineError, match=r"not known to lichen.*instead of"):
         default_parameters(SimpleNamespace(**{function: zeros}), function, fields)
+
+
+@pytest.mark.parametrize("shape", [(0,), (3,), (2, 5), (0, 4), ()])
+def test_arrays_cross_between_processes_unchanged(shape: tuple[int, ...]) -> None:
+    """What is sent is received, empty arrays included; a message that ends early is noticed."""
+    array = np.arange(np.prod(shape, dtype=int), dtype=np.float32).reshape(shape)
+    pipe = io.BytesIO()
+    send(pipe, {"name": "é"}, [array, array.astype(np.int32)])
+    raw = pipe.getvalue()
+    message, (floats, whole) = receive(io.BytesIO(raw))
+    assert message == {"name": "é"}
+    assert floats.dtype == np.float32
+    assert whole.dtype == np.int32
+    assert floats.shape == whole.shape == shape
+    assert (floats == array).all()
+    with pytest.raises(EOFError):
+        receive(io.BytesIO(raw[:-1]))
 
 
 def test_logits_follow_from_what_came_before(tiny: Path) -> None:

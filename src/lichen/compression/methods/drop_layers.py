@@ -122,8 +122,8 @@ def _influence(context: MethodContext, layers: int) -> tuple[float, ...]:
         known = measure_importance(context.source, context.corpus).influence
     if not known:
         raise ConfigError(
-            f"{NAME} chooses layers by measured influence, so it needs importance measured by "
-            "lichen, a corpus to measure it on, or the option 'layers'"
+            f"{NAME} chooses layers by measured influence, so it needs importance with influence, "
+            "a corpus to measure it on and an architecture that allows it, or the option 'layers'"
         )
     if len(known) != layers:
         raise ConfigError(

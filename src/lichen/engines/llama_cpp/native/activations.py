@@ -40,7 +40,8 @@ class Activations:
     Args:
         sums: weight name -> sum of the squared inputs per channel, (row width,).
         rows: weight name -> how many positions were summed.
-        cosine: mean cosine between input and output, layer by layer.
+        cosine: mean cosine between input and output, layer by layer; () for an architecture whose
+            layers cannot be followed.
         tokens: positions read.
     """
 
@@ -65,7 +66,7 @@ def measure_activations(
 
     Raises:
         ConfigError: no chunk, or one that cannot be read (see ``check_tokens``).
-        EngineError: the engine failed, or has nothing of what is looked for.
+        EngineError: the engine failed, or names its tensors in an unknown way.
     """
     done = 0
     with NativeProcess("activations", path, context=context, threads=threads) as process:
@@ -122,12 +123,13 @@ class Collector:
 
     def result(self, layers: int) -> tuple[dict[str, object], list[Sums]]:
         """Return what was added up: names and rows, and the cosines followed by the sums."""
-        if not self._sums or sorted(self._cosine) != list(range(layers)):
+        if not self._sums:
             raise EngineError(
                 "this version of the engine (xllamacpp) names its tensors in a way that lichen "
                 "does not know: models cannot be looked into"
             )
-        cosine = np.array([self._cosine[i] / self._positions[i] for i in range(layers)])
+        known = range(layers if sorted(self._cosine) == list(range(layers)) else 0)
+        cosine = np.array([self._cosine[i] / self._positions[i] for i in known])
         names = list(self._sums)
         head: dict[str, object] = {"names": names, "rows": [self._rows[n] for n in names]}
         return head, [cosine, *self._sums.values()]
@@ -155,10 +157,7 @@ class Collector:
     def _add_layer(self, layer: int, after: Floats) -> None:
         before, self._before = self._before, after
         if before is None or before.shape != after.shape:
-            raise EngineError(
-                f"layer {layer} has no input of the shape of its output: this architecture's "
-                "layers cannot be compared"
-            )
+            return  # layers of this architecture are no plain sequence: no cosines are given
         norms = np.linalg.norm(before, axis=1) * np.linalg.norm(after, axis=1)
         dots = np.einsum("ij,ij->i", before, after)
         cosine = np.divide(dots, norms, out=np.zeros_like(dots), where=norms > 0)

@@ -21,7 +21,9 @@ def send(stream: IO[bytes], message: Mapping[str, object], arrays: Sequence[Arra
     """Write a message with its arrays and flush. A broken pipe raises OSError."""
     announced = [[a.dtype.str, list(a.shape)] for a in arrays]
     stream.write(json.dumps({**message, "arrays": announced}).encode() + b"\n")
-    stream.writelines(np.ascontiguousarray(array).data.cast("B") for array in arrays)
+    stream.writelines(
+        np.ascontiguousarray(array).reshape(-1).view(np.uint8).data for array in arrays
+    )
     stream.flush()
 
 
@@ -47,4 +49,4 @@ def _array(stream: IO[bytes], dtype: np.dtype[Any], shape: Sequence[int]) -> Arr
         if not count:
             raise EOFError
         rest = rest[count:]
-    return np.frombuffer(raw, dtype).reshape(shape)
+    return np.ndarray(shape, dtype, raw)
