@@ -84,5 +84,24 @@ Yes. No. True. False. Correct. Incorrect. Therefore, the answer is 42.
 ``` ```html
 ``` ```yaml
 ```
+
+Check whether a string is a palindrome or an anagram, count its vowels and consonants, reverse the
+words of a sentence, capitalize each word. Compute the factorial, the greatest common divisor, the
+Fibonacci sequence, prime numbers, the median, the standard deviation, the area of a triangle, a
+circle, a rectangle. Convert Celsius to Fahrenheit, decimal to binary, octal or hexadecimal, Roman
+numerals to integers. Sort, merge, search, flatten, rotate, transpose, deduplicate. FizzBuzz, Tower
+of Hanoi, tic-tac-toe, sudoku, knapsack, linked list, stack, queue, heap, trie, graph, matrix,
+binary search tree, breadth-first, depth-first, dynamic programming, recursion, memoization.
+
+zero one two three four five six seven eight nine ten eleven twelve twenty hundred thousand million
+first second third fourth fifth sixth seventh eighth ninth tenth
+Monday Tuesday Wednesday Thursday Friday Saturday Sunday
+January February March April May June July August September October November December
+red orange yellow green blue purple pink brown black white gray
+apple banana cherry orange grape lemon; cat dog bird fish horse; Alice, Bob, Charlie, John, Jane
+Mercury Venus Earth Mars Jupiter Saturn Uranus Neptune; north south east west; foo bar baz qux
+
+ palindrome anagram vowel vowels consonant consonants factorial Fibonacci fibonacci prime median
+ zero One Two Three four five six seven eight nine Ten apple banana cherry orange lemon
 """
 """Questions, instructions and answers."""

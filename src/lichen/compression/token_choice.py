@@ -31,12 +31,14 @@ from lichen.compression.vocabulary import NORMAL, UNUSED, Vocabulary
 PRIOR: Final = 0.05
 """Weight of the ranks against the counts. On held-out Python, 0.05 and 0.1 gave the least inflation
 of 0, 0.05, 0.1, 0.3 and 1 at 50,000 to 90,000 tokens (docs/explanation/compression)."""
-ASCII_RANKS: Final = 20_000
-"""Merges whose ASCII tokens are required: what every English text and every program is made of."""
+ASCII_RANKS: Final = 50_000
+"""Merges whose ASCII tokens are required, whatever the corpus says: a corpus as small as one
+repository would call a few thousand tokens enough, and code from elsewhere would pay."""
 _OFFSET: Final = 1000
 _ASCII: Final = frozenset({*range(0x20, 0x7F), *b"\t\n\r"})
 _DIGITS: Final = frozenset(b"0123456789")
-_SPACES: Final = frozenset(b" \t\n\v\f\r")
+_SIGNS: Final = frozenset(byte for byte in _ASCII if not chr(byte).isalnum()) | {*b"\v\f"}
+"""White space and punctuation."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,10 @@ def required_tokens(
 ) -> frozenset[int]:
     """Return the tokens that are always kept, with all their parts.
 
-    These are: bytes; control, added and unknown tokens; runs of white space; numbers; ASCII tokens
-    of the first ``ascii_ranks`` merges; and ``also``, e.g. those that the metadata names.
+    These are: bytes; control, added and unknown tokens; tokens of white space and ASCII punctuation
+    alone, which carry the structure of code; numbers; ASCII tokens of the first ``ascii_ranks``
+    merges; pieces of characters, from which all other scripts are built; and ``also``, e.g. those
+    that the metadata names.
     """
     found = set(also) | vocabulary.byte_ids
     for number, (kind, rank) in enumerate(
@@ -103,10 +107,19 @@ def required_tokens(
         if kind not in (NORMAL, UNUSED):
             found.add(number)
         elif rank is not None:
-            used = set(vocabulary.text_bytes(number))
-            if used <= _SPACES or used <= _DIGITS or (rank < ascii_ranks and used <= _ASCII):
+            raw = vocabulary.text_bytes(number)
+            if _is_structure(raw) or (rank < ascii_ranks and _ASCII.issuperset(raw)):
                 found.add(number)
     return vocabulary.closure(found)
+
+
+def _is_structure(raw: bytes) -> bool:
+    """Whether these are white space, punctuation, a number, or no whole characters."""
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return True
+    return _SIGNS.issuperset(raw) or _DIGITS.issuperset(raw)
 
 
 def order_tokens(
