@@ -37,7 +37,7 @@ from lichen.compression.error_table import ErrorCache
 from lichen.compression.gate import THRESHOLDS, Gate, Level
 from lichen.compression.gate.ports import CostValue, MeasureAgreement, MeasureCost
 from lichen.compression.ledger import Ledger
-from lichen.compression.method import MethodContext, Note
+from lichen.compression.method import ImportanceWeights, MethodContext, Note
 from lichen.compression.methods.mixed_precision import DEFAULT_TYPES
 from lichen.compression.model_file import ModelFile, open_model
 from lichen.compression.recipe import Recipe, RecipeStep
@@ -331,10 +331,18 @@ def _scope(plan: SearchPlan, target: SearchTarget) -> str:
     what = {
         "model": plan.source.sha256,
         "corpus": context.corpus.sha256 if context.corpus is not None else "",
-        "importance": context.importance is not None,
+        "importance": _hash_of(context.importance),
         "lichen": lichen.__version__,
         "looks": [LOOK_TOKENS, LOOK_ROUNDS],
         "gate": target.level,
         "spec": target.spec.canonical() if target.task else "",
     }
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+
+
+def _hash_of(importance: ImportanceWeights | None) -> str:
+    digest = hashlib.sha256()
+    for name, weights in sorted(importance.weights.items()) if importance is not None else ():
+        digest.update(name.encode("utf-8", "replace"))
+        digest.update(weights.tobytes())
+    return digest.hexdigest()
