@@ -152,7 +152,7 @@ def test_answers_are_begun_only_where_the_task_gives_code() -> None:
         found = default_candidates(asked=request)
         return [dict(c.options)["style"] for c in found if c.strategy == "answer_prefix"]
 
-    assert styles(asked) == ["given", "fence", "raw"]
+    assert styles(asked) == ["given", "fence", "raw", "shown"]
     assert styles(replace(asked, hints=Hints(language="python"))) == ["fence"]
     bare = replace(asked, hints=None)
     assert styles(bare) == []

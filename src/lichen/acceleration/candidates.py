@@ -53,6 +53,7 @@ TABLE: Final[tuple[Choice, ...]] = (
     Choice(strategy="answer_prefix", options=(("style", "given"),)),
     Choice(strategy="answer_prefix", options=(("style", "fence"),)),
     Choice(strategy="answer_prefix", options=(("style", "raw"),)),
+    Choice(strategy="answer_prefix", options=(("style", "shown"),)),
     Choice(strategy="stop_when_passing"),
     Choice(strategy="prefix_cache"),
     Choice(strategy="kv_cache_type", options=(("keys", "q8_0"), ("values", "q8_0"))),
