@@ -178,6 +178,22 @@ def test_a_wrong_id_in_a_trimmed_vocabulary_is_found(parent, tmp_path):
     assert failed(judged(parent, child, tmp_path)).keys() == {"weights"}
 
 
+def test_swapped_norms_are_found(parent, tmp_path):
+    """Vectors of neighbouring layers look alike, but they are stored exactly."""
+    model = open_model(parent)
+    norms = [f"blk.{i}.attn_norm.weight" for i in range(2)]
+
+    def alike(seed):
+        values = (1 + 0.05 * np.random.default_rng(seed).standard_normal(64)).astype("<f4")
+        return lambda _a, _b: values.view(np.uint8).reshape(1, -1)
+
+    made = model.replaced(*(replace(model.tensor(n), read=alike(i)) for i, n in enumerate(norms)))
+    first = tmp_path / "first.gguf"
+    write_model(made, first)
+    found = failed(judged(first, damage.swapped_tensors(open_model(first), *norms), tmp_path))
+    assert "'blk.0.attn_norm.weight' is not the parent's" in found["weights"]
+
+
 def test_a_special_id_that_means_another_token_is_found(parent, tmp_path):
     """The end-of-text id still points to its old place after tokens moved."""
     model = open_model(parent)

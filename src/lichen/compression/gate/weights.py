@@ -6,8 +6,9 @@ row a little (4 bits: 0.99 and more; 2 bits: about 0.9); another row altogether 
 no header shows and which agreement on a text that lacks the token would miss. It does not judge how
 much a rounding hurts: ``agreement`` does.
 
-Embedding and output are compared row by row, each with the parent's row for the same token text;
-matrices by a sample of rows; layers are paired with the parent's layers they resemble most, which
+Embedding and output are compared row by row, each with the parent's row for the same token text,
+and a row that turned much more than the others belongs elsewhere. Of matrices a sample of rows is
+compared. Layers are paired with the parent's layers they resemble most, which
 must be in order, so that a layer stored twice is seen. Tensors whose shape was changed on purpose
 are counted and left out.
 """
@@ -72,7 +73,7 @@ def check(subject: Subject) -> Check:
             _compare(subject, seen, tensor, origins, rows)
     what = (
         f"{seen.compared:,} tensors compared, least mean cosine {seen.worst_tensor:.3f}, "
-        f"least cosine of a row {seen.worst_row:.3f}"
+        f"least cosine of a token's row {seen.worst_row:.3f}"
     )
     if seen.reshaped or seen.unreadable:
         left_out = seen.reshaped + seen.unreadable
@@ -206,15 +207,18 @@ def _compare(
     if not np.isfinite(cosines).all():
         seen.findings.add("not finite", f"{tensor.name!r} holds weights that are no numbers")
         return
-    mean, least = float(cosines.mean()), int(cosines.argmin())
+    mean = float(cosines.mean())
     seen.worst_tensor = min(seen.worst_tensor, mean)
-    seen.worst_row = min(seen.worst_row, float(cosines[least]))
-    if mean < limits.tensor_cosine:
+    if mean < (limits.vector_cosine if tensor.rows == 1 else limits.tensor_cosine):
         seen.findings.add(
-            "another tensor", f"{tensor.name!r} is not the parent's: mean cosine {mean:.3f}"
+            "another tensor", f"{tensor.name!r} is not the parent's: mean cosine {mean:.4f}"
         )
         return
-    for at in np.flatnonzero(cosines < limits.row_cosine).tolist():
+    if not token_wise:
+        return
+    seen.worst_row = min(seen.worst_row, float(cosines.min()))
+    most = max(limits.row_distance, limits.row_factor * float(np.median(1.0 - cosines)))
+    for at in np.flatnonzero(1.0 - cosines > most).tolist():
         row, _ = usable[at]
         seen.findings.add(
             "another row",
