@@ -135,8 +135,8 @@ class Shell:
         )  # no tokenizer is needed for what follows
         tried = structures
 
-        def few(model: object, *, retie: bool) -> Sequence[object]:
-            return tried(model, retie=retie)[:2]  # type: ignore[arg-type]
+        def few(model: object, *, retie: bool, drop: bool) -> Sequence[object]:
+            return tried(model, retie=retie, drop=drop)[:2]  # type: ignore[arg-type]
 
         self.patch.setattr(searching, "structures", few)
 
@@ -320,13 +320,15 @@ def test_recommended_options_are_used_where_nobody_said_otherwise(
 def test_structures_follow_from_the_model(shell: Shell) -> None:
     """A tied model is not retied; layers are dropped only where there are enough."""
     few = open_model(shell.folder / "tiny.gguf")
-    labels = [s.label for s in structures(few, retie=True)]
+    labels = [s.label for s in structures(few, retie=True, drop=True)]
     assert labels[:2] == ["as it is", "retied"]
     assert not [x for x in labels if "less" in x]
     deep = shell.folder / "deep.gguf"
     deep.write_bytes(TinyModel(layers=20, width=32, heads=1, kv_heads=1).to_bytes())
-    labels = [s.label for s in structures(open_model(deep), retie=False)]
+    labels = [s.label for s in structures(open_model(deep), retie=False, drop=True)]
     assert "2 layers less" in labels
+    blind = [s.label for s in structures(open_model(deep), retie=False, drop=False)]
+    assert not [x for x in blind if "less" in x]
     assert not [x for x in labels if "retied" in x]
 
 

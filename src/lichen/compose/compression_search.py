@@ -36,6 +36,7 @@ from lichen.compression.corpus import Document, open_corpus
 from lichen.compression.error_table import ErrorCache
 from lichen.compression.gate import THRESHOLDS, Gate, Level
 from lichen.compression.gate.ports import CostValue, MeasureAgreement, MeasureCost
+from lichen.compression.importance import Importance
 from lichen.compression.ledger import Ledger
 from lichen.compression.method import ImportanceWeights, MethodContext, Note
 from lichen.compression.methods.mixed_precision import DEFAULT_TYPES
@@ -152,7 +153,7 @@ def _planned(
     outlook = Outlook(
         model=model,
         context=context,
-        structures=structures(model, retie=_reties(model, context)),
+        structures=structures(model, retie=_reties(model, context), drop=_knows_influence(context)),
         types=DEFAULT_TYPES,
         fast=frozenset(fast_types(cpu_features())),
         cache=ErrorCache(settings.cache_dir() / "compression" / "errors.json"),
@@ -222,11 +223,16 @@ def _mixed(
     return tuple(unique.values())
 
 
-def structures(model: ModelFile, *, retie: bool) -> tuple[Structure, ...]:
+def structures(model: ModelFile, *, retie: bool, drop: bool) -> tuple[Structure, ...]:
     """Return what a search tries beside types: tied output, fewer tokens, fewer layers.
 
     Simple ones come first. A vocabulary that cannot be trimmed or layers that cannot be renumbered
     are found out when a structure is applied.
+
+    Args:
+        model: the parent.
+        retie: whether its output matrix is a copy of the embedding.
+        drop: whether it is known which layers matter least.
     """
     base = (RETIE,) if retie else ()
     label = "retied" if retie else ""
@@ -237,18 +243,29 @@ def structures(model: ModelFile, *, retie: bool) -> tuple[Structure, ...]:
     titles = [f"trimmed to {x:.1%} more tokens" for x in _INFLATIONS]
     for trim, title in zip(trims, titles, strict=True):
         found.append(Structure(label=_joined(label, title), before=(*base, trim)))
-    for count in range(1, math.floor(model.layers * _LAYER_SHARE) + 1):
-        drop = (RecipeStep("drop_layers", {"count": count}),)
+    for count in range(1, math.floor(model.layers * _LAYER_SHARE) + 1 if drop else 1):
+        less_layers = (RecipeStep("drop_layers", {"count": count}),)
         less = "1 layer less" if count == 1 else f"{count} layers less"
         found += [
-            Structure(label=_joined(label, less), before=base, after=drop),
-            Structure(label=_joined(label, titles[0], less), before=(*base, trims[0]), after=drop),
+            Structure(label=_joined(label, less), before=base, after=less_layers),
+            Structure(
+                label=_joined(label, titles[0], less), before=(*base, trims[0]), after=less_layers
+            ),
         ]
     return tuple(found)
 
 
 def _joined(*parts: str) -> str:
     return ", ".join(p for p in parts if p)
+
+
+def _knows_influence(context: MethodContext) -> bool:
+    """Whether importance says which layers matter least, so that nothing is measured again."""
+    found = context.importance
+    if isinstance(found, Importance) and found.influence:
+        return True
+    context.note("layers are not dropped: that needs importance measured by lichen")
+    return False
 
 
 def _reties(model: ModelFile, context: MethodContext) -> bool:
