@@ -13,6 +13,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -71,6 +72,10 @@ what the gate's strict level lets through."""
 _LAYER_SHARE: Final = 0.1
 """Of the layers that a search drops at most: beyond a tenth quality needs recovery training
 (Men et al. 2024, arXiv 2403.03853, figure 2)."""
+
+
+_DRAWS: Final = 20
+"""Random recipes drawn for each one wanted, so that some fit the size limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +166,11 @@ def _planned(
     )
     predicted = tuple(outlook.predicted())
     rng = random.Random(seed)  # noqa: S311 (a baseline's draw is no secret)
-    drawn = tuple(outlook.random(limits.random, rng))
+    most = math.inf if limits.most_bytes is None else limits.most_bytes
+    fitting = (
+        c for c in outlook.random(_DRAWS * limits.random, rng) if c.predicted.file_bytes <= most
+    )
+    drawn = tuple(islice(fitting, limits.random))
     chosen = shortlist(predicted, limits.candidates, most_bytes=limits.most_bytes)
     if not chosen:
         least = min(c.predicted.file_bytes for c in predicted)
