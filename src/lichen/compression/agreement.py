@@ -39,8 +39,8 @@ Sums = npt.NDArray[np.float64]
 TOKENS: Final = 16_384
 """Compared by default: 32 documents of 512."""
 _RESAMPLES: Final = 2000
-_GROUP: Final = 128
-"""Positions compared at a time."""
+_GROUP: Final = 32
+"""Positions compared at a time: four copies of their logits are made."""
 
 
 class Logits(Protocol):

@@ -11,7 +11,7 @@ whole columns; either factor alone can be asked for.
 
 Rows of quantised matrices are selected as they are. Columns lie inside blocks of 32 or 256, so down
 is either dequantised and quantised again (``neurons``), or loses whole blocks of neighbours
-(``blocks``), which changes no weight but chooses badly: neighbours have nothing in common.
+(``blocks``), which changes no weight but has little to choose by: neighbours are unrelated.
 
 Does not train the rest to make up for it.
 """
@@ -50,7 +50,7 @@ class NarrowOptions:
     """What to keep.
 
     Args:
-        keep: share of the inner neurons, above 0, below 1; rounded up to down's block.
+        keep: share of the inner neurons, above 0, below 1; rounded to down's block.
         score: "both" factors, "activation" alone or "weight" alone.
         pick: "neurons" one by one, or whole "blocks" of neighbours.
         down_type: how down is stored after picking neurons; "" as before. "F16" spares a second
@@ -107,16 +107,16 @@ class NarrowFfn:
         return model.replaced(*changed).with_metadata({key: length.like(kept)})
 
     def _kept(self, model: ModelFile, width: int) -> int:
-        """Return how many neurons stay: a multiple of every down's block."""
+        """Return how many neurons stay: the nearest multiple of every down's block."""
         multiple = _LEAST_MULTIPLE
         for layer in range(model.layers):
             down = _matrix(model, layer, "down", width)
-            multiple = max(multiple, self._down_type(down).block, down.type.block)
-        kept = -(-int(width * self.options.keep) // multiple) * multiple
+            multiple = max(multiple, self._down_type(down).block)
+        kept = max(1, round(width * self.options.keep / multiple)) * multiple
         if kept >= width:
             raise ConfigError(
                 f"{NAME}: nothing to drop: {self.options.keep:.0%} of {width:,} neurons, rounded "
-                f"up to blocks of {multiple}, is all of them; keep less"
+                f"to blocks of {multiple}, is all of them; keep less"
             )
         return kept
 
