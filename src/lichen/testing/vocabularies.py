@@ -11,8 +11,9 @@ from itertools import pairwise
 import numpy as np
 
 from lichen.catalog.tensor_types import TENSOR_TYPES
+from lichen.compression.file_rows import Raw
 from lichen.compression.metadata import ARRAY, I32, U32, MetaValue
-from lichen.compression.model_file import LazyTensor, ModelFile, Raw
+from lichen.compression.model_file import LazyTensor, ModelFile
 from lichen.compression.vocabulary import BYTE_CHARACTERS, NORMAL, UNUSED, Vocabulary
 
 CONTROL = 3
