@@ -131,3 +131,9 @@ def test_toml_leaves_out_what_it_cannot_say() -> None:
     assert toml.dumps({"a": None, "b": 1}) == "b = 1\n"
     with pytest.raises(TypeError, match="set"):
         toml.dumps({"a": {1, 2}})
+
+
+def test_a_range_whose_ends_read_the_same_is_one_number() -> None:
+    """``29-29`` says nothing; the best estimate does."""
+    assert fmt.span(Interval(low=28.7, value=29.04, high=29.4)) == "29.0"
+    assert fmt.span(Interval(low=27.0, value=29.0, high=31.0)) == f"27{fmt.EN_DASH}31"

@@ -207,10 +207,11 @@ def _cell(cost: Cost, basis: Basis, unit: fmt.Unit) -> Cell:
         return Cell(value=NOT_MEASURED, reason=one_line(chosen.reason), measured=False)
     value, sampling = fmt.parts(unit.interval(chosen))
     systematic = _systematic(cost, basis)
+    span = fmt.span(unit.interval(systematic)) if systematic else ""
     return Cell(
         value=value,
         sampling=sampling,
-        systematic=fmt.span(unit.interval(systematic)) if systematic else "",
+        systematic=span if fmt.EN_DASH in span else "",
         method="" if cost.method is None else str(cost.method),
         reason=NOTHING_SOLVED if math.isinf(chosen.value) else "",
     )

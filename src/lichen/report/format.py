@@ -161,10 +161,14 @@ def parts(value: Interval) -> tuple[str, str]:
 
 
 def span(value: Interval) -> str:
-    """Write ``12-48`` (with an en dash): a range without a best estimate, two figures each."""
-    if sharp(value):
+    """Write ``12-48`` (with an en dash): a range without a best estimate, two figures each.
+
+    A range whose ends read the same is written as its best estimate.
+    """
+    low, high = significant(value.low, 2), significant(value.high, 2)
+    if sharp(value) or low == high:
         return significant(value.value)
-    return f"{significant(value.low, 2)}{EN_DASH}{significant(value.high, 2)}"
+    return f"{low}{EN_DASH}{high}"
 
 
 def plain(value: float) -> str:
