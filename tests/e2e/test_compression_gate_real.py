@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from lichen.catalog import Catalog
-from lichen.compose.compression_gate import GateRuns, _open, gate_ports, rendered
-from lichen.compose.cost_in_turns import cost_in_turns, load_alone
+from lichen.compose.compression_gate import GateRuns, gate_ports, rendered
+from lichen.compose.cost_in_turns import cost_in_turns, load_alone, open_file
 from lichen.compose.spec import load
 from lichen.compression.agreement import Comparing
 from lichen.compression.corpus import Document
@@ -93,7 +93,7 @@ def test_the_cost_of_a_real_model_is_measured(tmp_path):
         found = cost_in_turns(
             parent,
             tiny(tmp_path / "child.gguf", layers=1, metadata=longer),
-            open_engine=lambda path: _open("llama_cpp", {"context": 512, "threads": 1}, path),
+            open_engine=lambda path: open_file("llama_cpp", {"context": 512, "threads": 1}, path),
             meter=meter,
             load=lambda path: load_alone("llama_cpp", {"context": 512, "threads": 1}, path),
             rounds=2,

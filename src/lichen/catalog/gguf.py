@@ -39,10 +39,10 @@ _MAX_KEPT_BYTES: Final = 1 << 26
 _MAX_ALIGNMENT: Final = 1 << 20
 _DEFAULT_ALIGNMENT: Final = 32
 """GGUF_DEFAULT_ALIGNMENT in gguf.h."""
-_KEPT_ELEMENTS: Final = 4096
+KEPT_ELEMENTS: Final = 4096
 """Arrays of numbers up to this length are kept: they hold one value per layer."""
 
-_SCALARS: Final = {
+SCALARS: Final = {
     0: "B",
     1: "b",
     2: "H",
@@ -188,7 +188,7 @@ class _Reader:
 
     def scalar(self, kind: int) -> Scalar:
         """Read one number or bool of a value type."""
-        code = _SCALARS[kind]
+        code = SCALARS[kind]
         value: Scalar = struct.unpack("<" + code, self._take(struct.calcsize("<" + code)))[0]
         return value
 
@@ -216,7 +216,7 @@ class _Reader:
             return self.scalar(kind)
         inner, count = self._kind(), int(self.scalar(10))
         start = self._base + self._at
-        if inner in _SCALARS and count <= _KEPT_ELEMENTS:
+        if inner in SCALARS and count <= KEPT_ELEMENTS:
             self._step(count)
             return tuple(self.scalar(inner) for _ in range(count))
         self._skip(inner, count, nesting=1)
@@ -224,8 +224,8 @@ class _Reader:
 
     def _skip(self, kind: int, count: int, nesting: int) -> None:
         """Step over ``count`` elements without keeping any."""
-        if kind in _SCALARS:
-            self._jump(count * struct.calcsize("<" + _SCALARS[kind]))
+        if kind in SCALARS:
+            self._jump(count * struct.calcsize("<" + SCALARS[kind]))
             return
         if nesting > _MAX_NESTING:
             raise self._damaged(f"nests arrays more than {_MAX_NESTING} deep")
@@ -302,7 +302,7 @@ class _Reader:
 
     def _kind(self) -> int:
         kind = int(self.scalar(4))
-        if kind not in _SCALARS and kind not in {_STRING, _ARRAY}:
+        if kind not in SCALARS and kind not in {_STRING, _ARRAY}:
             raise self._damaged(f"has a value of the unknown type {kind}")
         return kind
 

@@ -18,7 +18,7 @@ from lichen.benchmark.run import run as run_benchmark
 from lichen.benchmark.summarise import StoredRun
 from lichen.catalog import Catalog
 from lichen.compose.build import make_task, workbench
-from lichen.compose.cost_in_turns import cost_in_turns, load_alone
+from lichen.compose.cost_in_turns import cost_in_turns, load_alone, open_file
 from lichen.compose.own_process import in_own_process
 from lichen.compose.paired_runs import CHILD, PARENT, flips_value, task_value
 from lichen.compose.spec import RunSpec, SolutionSpec
@@ -35,9 +35,6 @@ from lichen.compression.gate.ports import (
 from lichen.core.errors import ConfigError, EngineError
 from lichen.core.generation import Message, Role
 from lichen.core.measurement import Missing
-from lichen.core.model import ModelArtifact
-from lichen.core.ports import Engine
-from lichen.engines import ENGINES
 from lichen.engines.llama_cpp.native.tokens import NativeTokenizer
 from lichen.meter import open_meter
 from lichen.sandbox import open_sandbox
@@ -190,7 +187,7 @@ def gate_ports(
             return cost_in_turns(
                 parent,
                 child,
-                open_engine=lambda path: _open(engine, options | {"slots": 1}, path),
+                open_engine=lambda path: open_file(engine, options, path),
                 meter=meter,
                 load=lambda path: load_alone(engine, options, path),
             )
@@ -224,7 +221,7 @@ def rendered(engine: str, options: Mapping[str, object], path: Path) -> tuple[st
 
 
 def _render(engine: str, options: dict[str, object], path: str) -> tuple[str, ...]:
-    loaded = _open(engine, options | {"slots": 1}, Path(path))
+    loaded = open_file(engine, options, Path(path))
     try:
         if not isinstance(loaded, Renders):
             raise ConfigError(f"the engine {engine!r} does not show what its template makes")
@@ -241,17 +238,6 @@ def _one(engine: Renders, messages: Sequence[Message]) -> tuple[str, bool]:
         return engine.render(messages), False
     except EngineError as exc:
         return str(exc), True
-
-
-def _open(engine: str, options: Mapping[str, object], path: Path) -> Engine:
-    model = ModelArtifact(
-        name=path.stem,
-        path=str(path),
-        format="gguf",
-        sha256="",
-        size_bytes=path.stat().st_size,
-    )
-    return ENGINES.get(engine)(model, options)
 
 
 def _tokenizer(path: Path) -> Tokenises:

@@ -22,7 +22,7 @@ from lichen.compose import settings
 from lichen.compose.compression import Judging, Wanted, context_of
 from lichen.compose.compression_gate import base_of
 from lichen.compose.compression_workshop import EngineWorkshop, Measures, bill_of
-from lichen.compose.cost_in_turns import cost_in_turns
+from lichen.compose.cost_in_turns import cost_in_turns, open_file
 from lichen.compose.spec import RunSpec
 from lichen.compression.agreement import Comparing, measure_agreement
 from lichen.compression.applying import apply_recipe
@@ -49,8 +49,7 @@ from lichen.compression.types import fast_types
 from lichen.core.errors import ConfigError
 from lichen.core.measurement import Missing
 from lichen.core.model import ModelArtifact
-from lichen.core.ports import Engine, Meter
-from lichen.engines import ENGINES
+from lichen.core.ports import Meter
 from lichen.engines.llama_cpp.native.library import cpu_features
 from lichen.meter import open_meter
 
@@ -318,18 +317,11 @@ def _quick_cost(spec: RunSpec, meter: Meter, rounds: int) -> MeasureCost:
     """Return a cost measurement of a look: prefill and decode only."""
     engine = base_of(spec).engine
 
-    def opened(path: Path) -> Engine:
-        size = path.stat().st_size
-        model = ModelArtifact(
-            name=path.stem, path=str(path), format="gguf", sha256="", size_bytes=size
-        )
-        return ENGINES.get(engine.name)(model, engine.options | {"slots": 1})
-
     def cost(parent: Path, child: Path) -> CostValue:
         return cost_in_turns(
             parent,
             child,
-            open_engine=opened,
+            open_engine=lambda path: open_file(engine.name, engine.options, path),
             meter=meter,
             load=lambda _path: _NOT_LOOKED_AT,
             rounds=rounds,

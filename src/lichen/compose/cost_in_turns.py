@@ -109,6 +109,18 @@ def _positive(cpu_s: float) -> float:
     return cpu_s
 
 
+def open_file(engine: str, options: Mapping[str, object], path: Path) -> Engine:
+    """Open a model file that is in no catalog, with one slot."""
+    model = ModelArtifact(
+        name=path.stem,
+        path=str(path),
+        format="gguf",
+        sha256="",
+        size_bytes=path.stat().st_size,
+    )
+    return ENGINES.get(engine)(model, {**options, "slots": 1})
+
+
 def load_alone(engine: str, options: Mapping[str, object], path: Path) -> tuple[float, float]:
     """Load a model in a process of its own; return (CPU-seconds, bytes) up to the first token."""
     return in_own_process(_load, engine, dict(options), str(path))

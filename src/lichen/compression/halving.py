@@ -49,11 +49,6 @@ def ranked(points: Sequence[Objectives]) -> list[int]:
     return order
 
 
-def survivors(points: Sequence[Objectives], *, eta: int = ETA, least: int = 1) -> list[int]:
-    """Return the indices that go on: one in ``eta``, rounded up, and at least ``least``."""
-    return ranked(points)[: max(math.ceil(len(points) / eta), least)]
-
-
 def schedule(count: int, *, eta: int = ETA, finalists: int = 3) -> list[int]:
     """Return how many candidates each round has, the finalists last: ``[12, 4, 3]``."""
     sizes = [count]

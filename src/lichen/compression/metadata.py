@@ -18,6 +18,7 @@ from typing import Final
 
 import numpy as np
 
+from lichen.catalog.gguf import SCALARS
 from lichen.core.errors import ConfigError, IntegrityError
 
 U32: Final = 4
@@ -28,19 +29,7 @@ STRING: Final = 8
 ARRAY: Final = 9
 U64: Final = 10
 
-CODES: Final = {
-    0: "B",
-    1: "b",
-    2: "H",
-    3: "h",
-    4: "I",
-    5: "i",
-    6: "f",
-    7: "?",
-    10: "Q",
-    11: "q",
-    12: "d",
-}
+CODES: Final = SCALARS
 """Value type number -> struct code of one element."""
 MAX_ELEMENTS: Final = 1 << 22
 """Array elements held, in all: 4 million, several times the largest tokenizer."""

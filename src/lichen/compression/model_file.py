@@ -27,7 +27,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from lichen.catalog.gguf import ArrayInfo, GgufHeader, Tensor, Value, read_header
+from lichen.catalog.gguf import KEPT_ELEMENTS, ArrayInfo, GgufHeader, Tensor, Value, read_header
 from lichen.catalog.shape import shape_of
 from lichen.catalog.tensor_types import TensorType
 from lichen.compression.atomic_file import Progress, replacing
@@ -59,8 +59,6 @@ _MAX_HEADER_BYTES: Final = 1 << 28
 """256 MiB: many times the header of the largest vocabulary."""
 _CHUNK_WEIGHTS: Final = 1 << 20
 """Weights produced at a time: 4 MiB as float32, so that a few chunks in flight stay small."""
-_KEPT_ELEMENTS: Final = 4096
-"""Arrays of numbers up to this length are shown to ``shape_of``: one value per layer."""
 _BLOCK: Final = re.compile(r"blk\.(\d{1,6})\.")
 
 
@@ -344,7 +342,7 @@ def _shown(value: MetaValue) -> Value:
     if value.kind != ARRAY:
         return value.value  # type: ignore[return-value]  # a scalar, by its kind
     items = value.value if isinstance(value.value, list) else []
-    if value.element in CODES and len(items) <= _KEPT_ELEMENTS:
+    if value.element in CODES and len(items) <= KEPT_ELEMENTS:
         return tuple(items)
     return ArrayInfo(
         kind=STRING if value.element is None else value.element, count=len(items), offset=0
