@@ -158,7 +158,7 @@ def command(  # noqa: PLR0913 (one parameter per documented option)
     target = out or Path(f"{Path(source.path).stem}-small.gguf")
     if not dry_run:
         compose.check_target(target, Path(source.path))
-    with _measuring() as progress:
+    with _measuring("importance") as progress, _measuring("how inputs vary together") as reading:
         wish = Wish(
             spec=spec,
             source=source,
@@ -168,6 +168,7 @@ def command(  # noqa: PLR0913 (one parameter per documented option)
             wanted=compose.Wanted(
                 corpus=corpus,
                 importance=compose.importance_from(importance, progress),
+                reading=reading,
                 note=console.note,
             ),
             as_json=as_json,
@@ -243,8 +244,8 @@ def _search(
 
 
 @contextmanager
-def _measuring() -> Iterator[Callable[[int, int], None]]:
-    """Say how far a measurement of importance is, once it begins."""
+def _measuring(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Say how far a measurement on texts is, once it begins."""
     shown = -1
 
     def report(done: int, total: int) -> None:
@@ -252,7 +253,7 @@ def _measuring() -> Iterator[Callable[[int, int], None]]:
         tenth = 10 * done // max(total, 1)
         if tenth > shown:
             shown = tenth
-            console.note(f"measuring importance: {done:,} of {total:,} tokens")
+            console.note(f"measuring {what}: {done:,} of {total:,} tokens")
 
     yield report
 

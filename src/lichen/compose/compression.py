@@ -18,6 +18,7 @@ from lichen.compose import settings
 from lichen.compose.compression_gate import GateRuns, gate_ports
 from lichen.compose.spec import RunSpec
 from lichen.compression.applying import compress_file
+from lichen.compression.compensation import Compensator
 from lichen.compression.corpus import Corpus, Document, open_corpus
 from lichen.compression.gate import Gate, GatePorts, GateReport, Level
 from lichen.compression.gate.ports import CostValue
@@ -102,11 +103,13 @@ class Wanted:
     Args:
         corpus: files and folders; none means what is installed with Python.
         importance: computes or reads weights; Missing where the user wants none.
+        reading: hears (tokens read, tokens in all) while compensation reads texts.
         note: what the user should hear.
     """
 
     corpus: tuple[Path, ...] = ()
     importance: OpenImportance | Missing = _NOT_WANTED
+    reading: Callable[[int, int], None] = lambda _done, _all: None
     note: Note = lambda _text: None
 
 
@@ -124,6 +127,7 @@ def context_of(
         EngineError: importance cannot be computed.
     """
     path, names = Path(source.path), set(methods)
+    writes = quantiser or Quantiser(note=wanted.note)
     ask = wanted.importance if names & USES_IMPORTANCE else _NOT_WANTED
     reads = bool(names & READS_TEXTS)
     corpus = open_corpus(wanted.corpus) if reads or not isinstance(ask, Missing) else None
@@ -131,10 +135,17 @@ def context_of(
     if not isinstance(ask, Missing) and corpus is not None:
         importance = ask(source, corpus)
     return MethodContext(
-        quantiser=quantiser or Quantiser(note=wanted.note),
+        quantiser=writes,
         source=path,
         corpus=corpus,
         importance=importance,
+        compensator=Compensator(
+            source=path,
+            texts=lambda: corpus or open_corpus(wanted.corpus),
+            quantiser=writes,
+            scratch=settings.cache_dir() / "scratch",
+            progress=wanted.reading,
+        ),
         tokenizer=NativeTokenizer(path) if reads else None,
         note=wanted.note,
     )

@@ -160,6 +160,7 @@ def _planned(
         structures=structures(model, retie=_reties(model, context), drop=_knows_influence(context)),
         types=DEFAULT_TYPES,
         fast=frozenset(fast_types(cpu_features())),
+        compensate=context.importance is not None,
         cache=ErrorCache(settings.cache_dir() / "compression" / "errors.json"),
         progress=lambda what: progress(f"predicting: {what}"),
     )

@@ -15,7 +15,7 @@ from lichen.compression.applying import compress_file
 from lichen.compression.candidates import CompressionCandidate
 from lichen.compression.gate import Gate, GatePorts
 from lichen.compression.gate.ports import CostValue, MeasureAgreement, MeasureCost
-from lichen.compression.kept_blocks import KeptBlocks
+from lichen.compression.kept_blocks import KeptBlocks, KeptRows
 from lichen.compression.kernel_cost import Workload
 from lichen.compression.method import MethodContext
 from lichen.compression.searched import Bill, Gated, Look
@@ -97,8 +97,11 @@ class EngineWorkshop:
         path = self.path(candidate)
         if not path.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
-            kept = KeptBlocks(self.context.quantiser, self.folder / "blocks")
+            blocks = self.folder / "blocks"
+            kept = KeptBlocks(self.context.quantiser, blocks)
             quiet = replace(self.context, quantiser=kept, note=lambda _text: None)
+            if self.context.compensator is not None:
+                quiet = replace(quiet, compensator=KeptRows(self.context.compensator, blocks))
             compress_file(self.source, candidate.recipe, path, quiet)
         return path
 

@@ -109,6 +109,8 @@ class Outlook:
         points: of each frontier.
         load: a typical request.
         fast: types with repacked kernels on this CPU.
+        compensate: whether rounding errors are made up for, see ``compensation``; predictions
+            do not know of it.
         sample_rows, cache: see ``measure_errors``.
         progress: told what is looked at.
     """
@@ -120,6 +122,7 @@ class Outlook:
     points: int = 5
     load: Workload = field(default_factory=Workload)
     fast: frozenset[str] = FAST_WITH_AVX2
+    compensate: bool = False
     sample_rows: int = SAMPLE_ROWS
     cache: ErrorCache = field(default_factory=ErrorCache)
     progress: Callable[[str], None] = lambda _what: None
@@ -209,7 +212,10 @@ class Outlook:
         steps = [*structure.before]
         if kinds:
             patterns = as_patterns(kinds, [t.name for t in shaped.model.tensors])
-            steps.append(RecipeStep(ASSIGN, {"assign": patterns}))
+            options: dict[str, object] = {"assign": patterns}
+            if self.compensate:
+                options["compensate"] = True
+            steps.append(RecipeStep(ASSIGN, options))
         steps += structure.after
         choices = {t.name: {c.kind: c for c in t.choices} for t in shaped.kept}
         error, cpu_s, stored, changed = float(shaped.dropped), 0.0, 0, 0

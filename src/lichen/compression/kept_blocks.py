@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from lichen.catalog.tensor_types import TensorType
-from lichen.compression.method import Floats, Quantises, Raw
+from lichen.compression.method import Compensates, Floats, Quantises, Raw
+from lichen.compression.model_file import LazyTensor
 from lichen.compression.types import row_bytes
 
 
@@ -42,11 +43,44 @@ class KeptBlocks:
         if kept is not None:
             return kept
         blocks = self.inner.quantise(rows, kind, weights)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        part.write_bytes(np.ascontiguousarray(blocks).tobytes())
-        part.replace(path)
+        _keep(blocks, path)
         return blocks
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRows:
+    """A compensator that computes nothing twice: see ``KeptBlocks``, for one model and one corpus.
+
+    Args:
+        inner: computes what is not kept.
+        folder: where blocks are kept; made when needed.
+    """
+
+    inner: Compensates
+    folder: Path
+
+    def quantise(
+        self, tensor: LazyTensor, rows: Floats, kind: TensorType, weights: Floats | None
+    ) -> Raw:
+        """Return ``rows`` of ``tensor`` stored as ``kind``; see ``Compensates``."""
+        # Equal rows of two matrices have other errors to make up for: the input is part of the key.
+        about = f"compensated {tensor.origin or tensor.name}"
+        if tensor.channels is not None:
+            about += f" {hashlib.blake2b(tensor.channels.tobytes()).hexdigest()}"
+        path = self.folder / _name(rows, kind, weights, about)
+        kept = _read(path, (len(rows), row_bytes(rows.shape[1], kind)))
+        if kept is not None:
+            return kept
+        blocks = self.inner.quantise(tensor, rows, kind, weights)
+        _keep(blocks, path)
+        return blocks
+
+
+def _keep(blocks: Raw, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_bytes(np.ascontiguousarray(blocks).tobytes())
+    part.replace(path)
 
 
 def _read(path: Path, shape: tuple[int, int]) -> Raw | None:
@@ -57,8 +91,8 @@ def _read(path: Path, shape: tuple[int, int]) -> Raw | None:
     return kept.reshape(shape) if kept.size == shape[0] * shape[1] else None
 
 
-def _name(rows: Floats, kind: TensorType, weights: Floats | None) -> str:
-    digest = hashlib.blake2b(f"{kind.name} {rows.shape}".encode(), digest_size=20)
+def _name(rows: Floats, kind: TensorType, weights: Floats | None, about: str = "") -> str:
+    digest = hashlib.blake2b(f"{kind.name} {rows.shape}{about}".encode(), digest_size=20)
     for part in (rows, weights):
         if part is not None:
             digest.update(np.ascontiguousarray(part).view(np.uint8).data)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from lichen.catalog.tensor_types import TensorType
 from lichen.compression.corpus import Corpus
-from lichen.compression.model_file import ModelFile
+from lichen.compression.model_file import LazyTensor, ModelFile
 
 Floats = npt.NDArray[np.float32]
 Raw = npt.NDArray[np.uint8]
@@ -35,6 +35,18 @@ class Quantises(Protocol):
 
         Raises:
             ConfigError: the type cannot hold rows of this width, or cannot be written here.
+        """
+
+
+class Compensates(Protocol):
+    """Turns a model's matrix into blocks of a storage type, as a whole: errors are made up for."""
+
+    def quantise(
+        self, tensor: LazyTensor, rows: Floats, kind: TensorType, weights: Floats | None
+    ) -> Raw:
+        """Return some rows of ``tensor`` stored as ``kind``, as ``Quantises`` does.
+
+        What cannot be compensated is stored without. The first call may let the model read texts.
         """
 
 
@@ -69,6 +81,7 @@ class MethodContext:
         source: the original file, for what only an engine can measure.
         corpus: texts to choose and calibrate by; None where none was given.
         importance: of input channels, by the source's tensor names; see ``LazyTensor.origin``.
+        compensator: stores matrices so that errors are made up for; None where there are no texts.
         tokenizer: the source's.
         note: what the user should hear.
     """
@@ -77,6 +90,7 @@ class MethodContext:
     source: Path
     corpus: Corpus | None = None
     importance: ImportanceWeights | None = None
+    compensator: Compensates | None = None
     tokenizer: TextTokenizer | None = None
     note: Note = _unheard
 

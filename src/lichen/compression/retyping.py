@@ -17,7 +17,15 @@ import numpy as np
 
 from lichen.catalog.lineage import REQUANTISED
 from lichen.catalog.tensor_types import TensorType
-from lichen.compression.method import Floats, ImportanceWeights, MethodContext, Quantises, Raw
+from lichen.compression.compensation import fits
+from lichen.compression.method import (
+    Compensates,
+    Floats,
+    ImportanceWeights,
+    MethodContext,
+    Quantises,
+    Raw,
+)
 from lichen.compression.model_file import LazyTensor, MetaValue, ModelFile
 from lichen.compression.types import PLAIN, fitting
 from lichen.core.errors import ConfigError
@@ -102,7 +110,11 @@ def channel_weights(tensor: LazyTensor, importance: ImportanceWeights | None) ->
 
 
 def retyped(
-    tensor: LazyTensor, kind: TensorType, quantiser: Quantises, weights: Floats | None = None
+    tensor: LazyTensor,
+    kind: TensorType,
+    quantiser: Quantises,
+    weights: Floats | None = None,
+    compensator: Compensates | None = None,
 ) -> LazyTensor:
     """Return ``tensor`` stored as ``kind``, computed when its rows are read.
 
@@ -111,10 +123,12 @@ def retyped(
         kind: the new type.
         quantiser: what writes it.
         weights: (width,) importance of the input channels; None for all alike.
+        compensator: makes up for rounding errors; None to round each weight by itself.
     """
     if tensor.type == kind:
         return tensor
-    return replace(tensor, type=kind, read=_Requantised(tensor, kind, quantiser, weights))
+    read = _Requantised(tensor, kind, quantiser, weights, compensator)
+    return replace(tensor, type=kind, read=read)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,14 +139,22 @@ class _Requantised:
     kind: TensorType
     quantiser: Quantises
     weights: Floats | None
+    compensator: Compensates | None
 
     def __call__(self, start: int, stop: int) -> Raw:
         rows = self.source.floats(start, stop)
+        if self.compensator is not None:
+            return self.compensator.quantise(self.source, rows, self.kind, self.weights)
         return self.quantiser.quantise(rows, self.kind, self.weights)
 
 
 def retype_model(
-    model: ModelFile, assignment: Mapping[str, TensorType], context: MethodContext, *, who: str
+    model: ModelFile,
+    assignment: Mapping[str, TensorType],
+    context: MethodContext,
+    *,
+    who: str,
+    compensate: bool = False,
 ) -> ModelFile:
     """Store tensors in the types assigned to them, replacing types that do not fit.
 
@@ -144,13 +166,20 @@ def retype_model(
         assignment: tensor name -> type; tensors not named stay as they are.
         context: quantiser, importance, note.
         who: on whose behalf, for notes ("requantise").
+        compensate: whether rounding errors are made up for, where that can be done.
 
     Raises:
-        ConfigError: a tensor that does not exist or is no weight matrix.
+        ConfigError: a tensor that does not exist or is no weight matrix, or compensation without
+            texts.
     """
+    if compensate and context.compensator is None:
+        raise ConfigError(
+            f"{who}: errors can be compensated only where the model can read texts: give a corpus"
+        )
     changed: list[LazyTensor] = []
     misfits: Counter[tuple[str, int, str]] = Counter()
     unweighed: list[str] = []
+    alone = 0
     for name, wanted in assignment.items():
         tensor = model.tensor(name)
         if not role_of(name) or len(tensor.shape) < 2:  # noqa: PLR2004 (a matrix)
@@ -163,7 +192,14 @@ def retype_model(
         weights = channel_weights(tensor, context.importance)
         if weights is None and kind.name not in PLAIN:
             unweighed.append(name)
-        changed.append(retyped(tensor, kind, context.quantiser, weights))
+        makes_up = context.compensator if compensate and fits(tensor, kind) else None
+        alone += makes_up is None
+        changed.append(retyped(tensor, kind, context.quantiser, weights, makes_up))
+    if compensate and alone:
+        context.note(
+            f"{who}: {alone} of {len(changed)} tensors are stored without compensation: an "
+            "embedding, or a type whose codes are not known"
+        )
     for (wanted_name, width, kind_name), count in misfits.items():
         context.note(
             f"{who}: {_tensors(count)} with rows of {width:,} cannot be {wanted_name}, "

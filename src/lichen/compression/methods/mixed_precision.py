@@ -51,6 +51,8 @@ class MixedPrecisionOptions:
         groups: tensor groups (``ffn_down``) to choose for; all matrices by default.
         sensitivity: factor on a group's errors, > 0.
         sample_rows: rows per tensor that errors are measured on, >= 1.
+        compensate: whether later weights of a row make up for the errors of earlier ones (GPTQ);
+            takes minutes and needs a corpus. The choice of types does not know of it.
     """
 
     size: str = ""
@@ -61,6 +63,7 @@ class MixedPrecisionOptions:
     groups: tuple[str, ...] = ()
     sensitivity: Mapping[str, object] = field(default_factory=dict)
     sample_rows: int = SAMPLE_ROWS
+    compensate: bool = False
 
     def __post_init__(self) -> None:
         """Check that one limit is given, and ranges."""
@@ -123,7 +126,8 @@ class MixedPrecision:
         Raises:
             ConfigError: the limit cannot be met, or ``assign`` names what is not there.
         """
-        return retype_model(model, self._kinds(model, context), context, who=NAME)
+        kinds, compensate = self._kinds(model, context), self.options.compensate
+        return retype_model(model, kinds, context, who=NAME, compensate=compensate)
 
     def _kinds(self, model: ModelFile, context: MethodContext) -> dict[str, TensorType]:
         if self.options.assign:

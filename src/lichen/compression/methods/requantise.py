@@ -73,12 +73,15 @@ class RequantiseOptions:
         tensors: tensor name -> type; goes before everything.
         importance: "use" takes importance weights where there are any, "require" insists on them,
             "ignore" stores all channels alike.
+        compensate: whether later weights of a row make up for the errors of earlier ones (GPTQ);
+            takes minutes and needs a corpus.
     """
 
     types: Mapping[str, object] = field(default_factory=dict)
     rules: tuple[LayerRule, ...] = ()
     tensors: Mapping[str, object] = field(default_factory=dict)
     importance: str = "use"
+    compensate: bool = False
 
     def __post_init__(self) -> None:
         """Check groups and types."""
@@ -125,7 +128,8 @@ class Requantise:
         self._note_slow(model, assignment, context)
         if self.options.importance == "ignore":
             context = replace(context, importance=None)
-        return retype_model(model, assignment, context, who=NAME)
+        compensate = self.options.compensate
+        return retype_model(model, assignment, context, who=NAME, compensate=compensate)
 
     def _kind(self, tensor: LazyTensor) -> TensorType | None:
         """Return the type a tensor is to have, None to leave it."""

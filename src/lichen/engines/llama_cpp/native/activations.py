@@ -10,25 +10,21 @@ Mixtures of experts (``MUL_MAT_ID``) are passed over: their weights get no sums.
 
 from __future__ import annotations
 
-import ctypes
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from lichen.core.errors import ConfigError, EngineError
 from lichen.engines.llama_cpp.native.layout import TensorHead
-from lichen.engines.llama_cpp.native.library import library
 from lichen.engines.llama_cpp.native.process import NativeProcess, check_tokens
+from lichen.engines.llama_cpp.native.tensors import Floats, TensorReader
 
-Floats = npt.NDArray[np.float32]
 Sums = npt.NDArray[np.float64]
-_P: Final = ctypes.c_void_p
-_F32: Final = 0  # ggml_type in ggml/include/ggml.h
 _OUTPUT: Final = re.compile(r"l_out-(\d+)")
 """How llama.cpp names what a layer returns (build b11549, for all dense architectures)."""
 
@@ -91,7 +87,7 @@ class Collector:
     """
 
     def __init__(self) -> None:
-        self._library = _declared()
+        self._tensors = TensorReader()
         self._sums: dict[str, Sums] = {}
         self._rows: dict[str, int] = {}
         self._squares: tuple[int, Sums] | None = None
@@ -106,19 +102,18 @@ class Collector:
 
     def __call__(self, tensor: int, ask: bool) -> bool:
         """See a tensor before (say whether it is wanted) or after it is computed."""
-        operation = self._library.ggml_op_desc(tensor)
-        name = self._library.ggml_get_name(tensor)
-        product = operation == b"MUL_MAT" and self._weight(tensor) is not None
-        first = name == b"norm-0" and self._before is None
-        layer = _OUTPUT.fullmatch(name.decode(errors="replace"))
+        name = self._tensors.name(tensor)
+        weight = self._tensors.multiplied_weight(tensor)
+        first = name == "norm-0" and self._before is None
+        layer = _OUTPUT.fullmatch(name)
         if ask:
-            return bool(product or first or layer)
-        if product:
-            self._add_product(tensor)
+            return bool(weight or first or layer)
+        if weight:
+            self._add_product(tensor, weight)
         if first:
-            self._before = self._read(TensorHead.from_address(tensor).src[0])
+            self._before = self._tensors.values(TensorHead.from_address(tensor).src[0])
         if layer:
-            self._add_layer(int(layer[1]), self._read(tensor))
+            self._add_layer(int(layer[1]), self._tensors.values(tensor))
         return True
 
     def result(self, layers: int) -> tuple[dict[str, object], list[Sums]]:
@@ -134,20 +129,11 @@ class Collector:
         head: dict[str, object] = {"names": names, "rows": [self._rows[n] for n in names]}
         return head, [cosine, *self._sums.values()]
 
-    def _weight(self, tensor: int) -> str | None:
-        """Return the name of the weight that a product multiplies with, if it is one."""
-        source = TensorHead.from_address(tensor).src[0]
-        name = str(self._library.ggml_get_name(source).decode(errors="replace"))
-        return name if name.endswith(".weight") else None
-
-    def _add_product(self, tensor: int) -> None:
-        name = self._weight(tensor)
+    def _add_product(self, tensor: int, name: str) -> None:
         inputs = TensorHead.from_address(tensor).src[1]
-        if name is None:
-            return
         if self._squares is None or self._squares[0] != inputs:
             # Query, key and value share their input, so do gate and up: square it once.
-            values = self._read(inputs)
+            values = self._tensors.values(inputs)
             self._squares = (inputs, np.einsum("ij,ij->j", values, values).astype(np.float64))
         sums = self._sums.setdefault(name, np.zeros_like(self._squares[1]))
         sums += self._squares[1]
@@ -163,30 +149,3 @@ class Collector:
         cosine = np.divide(dots, norms, out=np.zeros_like(dots), where=norms > 0)
         self._cosine[layer] = self._cosine.get(layer, 0.0) + float(cosine.sum(dtype=np.float64))
         self._positions[layer] = self._positions.get(layer, 0) + len(after)
-
-    def _read(self, tensor: int) -> Floats:
-        """Copy a float tensor, wherever it lies, as (rows, width)."""
-        head = TensorHead.from_address(tensor)
-        if head.type != _F32:
-            raise EngineError(f"activations of tensor type {head.type} cannot be read")
-        raw = np.empty(self._library.ggml_nbytes(tensor), np.uint8)
-        self._library.ggml_backend_tensor_get(tensor, raw.ctypes.data, 0, raw.nbytes)
-        shape, strides = tuple(head.ne)[::-1], tuple(head.nb)[::-1]
-        values: Floats = np.ndarray(shape, np.float32, raw, strides=strides)
-        return values.reshape(-1, shape[-1])
-
-
-def _declared() -> ctypes.CDLL:
-    """Return llama.cpp with the functions that read tensors declared."""
-    text, size = ctypes.c_char_p, ctypes.c_size_t
-    signatures: dict[str, tuple[Any, list[Any]]] = {
-        "ggml_get_name": (text, [_P]),
-        "ggml_op_desc": (text, [_P]),
-        "ggml_nbytes": (size, [_P]),
-        "ggml_backend_tensor_get": (None, [_P, _P, size, size]),
-    }
-    loaded = library(*signatures, purpose="looking into a model")
-    for name, (result, arguments) in signatures.items():
-        function = getattr(loaded, name)
-        function.restype, function.argtypes = result, arguments
-    return loaded

@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -41,10 +41,12 @@ class NativeProcess:
     """A worker with a model loaded; also a context manager.
 
     Args:
-        job: ``"logits"`` or ``"activations"``.
+        job: ``"logits"``, ``"activations"`` or ``"moments"``.
         path: a GGUF file.
         context: positions of the longest token sequence.
         threads: threads to compute with; None for one per available CPU.
+        batch: tokens computed together, at most.
+        details: of the job, beside these.
         command: how to start a worker.
 
     Raises:
@@ -59,6 +61,8 @@ class NativeProcess:
         *,
         context: int,
         threads: int | None = None,
+        batch: int = BATCH,
+        details: Mapping[str, object] | None = None,
         command: Sequence[str] = (sys.executable, "-m", _MODULE),
     ) -> None:
         if not path.is_file():
@@ -78,8 +82,9 @@ class NativeProcess:
             "do": job,
             "path": str(path),
             "context": context,
-            "batch": min(BATCH, context),
+            "batch": min(batch, context),
             "threads": threads or _available_cpus(),
+            **(details or {}),
         }
         self.head, _ = self.ask(request)
 

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from lichen.core.errors import LichenError
 from lichen.engines.llama_cpp.native.activations import Collector
 from lichen.engines.llama_cpp.native.context import ModelContext, Tokens
+from lichen.engines.llama_cpp.native.moments import MomentCollector
 from lichen.engines.llama_cpp.native.wire import receive, send
 
 
@@ -34,7 +35,7 @@ def main() -> None:
 
 def _serve(questions: BinaryIO, answers: BinaryIO) -> None:
     job, _ = receive(questions)
-    collector = Collector() if job["do"] == "activations" else None
+    collector = _collector(job)
     context = _open(job, collector)
     send(answers, {"vocabulary": context.vocabulary, "layers": context.layers})
     while True:
@@ -52,7 +53,15 @@ def _serve(questions: BinaryIO, answers: BinaryIO) -> None:
                 send(answers, {}, [context.decode(part, position)])
 
 
-def _open(job: dict[str, Any], collector: Collector | None) -> ModelContext:
+def _collector(job: dict[str, Any]) -> Collector | MomentCollector | None:
+    if job["do"] == "activations":
+        return Collector()
+    if job["do"] == "moments":
+        return MomentCollector(Path(job["folder"]), job["span"])
+    return None
+
+
+def _open(job: dict[str, Any], collector: Collector | MomentCollector | None) -> ModelContext:
     return ModelContext(
         Path(job["path"]),
         context=job["context"],
@@ -62,7 +71,7 @@ def _open(job: dict[str, Any], collector: Collector | None) -> ModelContext:
     )
 
 
-def _look(context: ModelContext, collector: Collector, tokens: Tokens) -> None:
+def _look(context: ModelContext, collector: Collector | MomentCollector, tokens: Tokens) -> None:
     for position, part in context.batches(tokens):
         collector.start_batch()
         context.decode(part, position)
