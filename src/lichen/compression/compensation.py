@@ -39,8 +39,8 @@ from lichen.core.errors import ConfigError
 from lichen.engines.llama_cpp.native.moments import Moments, measure_moments
 from lichen.engines.llama_cpp.native.tokens import NativeTokenizer
 
-TOKENS: Final = 16_384
-"""Read by default: over three times the widest input of small models."""
+TOKENS: Final = 8_192
+"""Read by default: more than the widest span has channels."""
 SPAN: Final = 4_864
 """Channels that are compensated together, at most. Memory grows with the square: 95 MB a matrix.
 Narrow spans lose much: with 1,216 of 4,864 a third of the gain is left (docs/lab-notes.md)."""
