@@ -20,9 +20,11 @@ from lichen.compose import compression_search as searching
 from lichen.compose.compression_search import structures
 from lichen.compose.compression_workshop import EngineWorkshop, Measures
 from lichen.compose.recommended import recommendations
+from lichen.compression.candidates import CompressionCandidate, Origin, Predicted
 from lichen.compression.gate import Check, Gate, GatePorts, GateReport, Level
 from lichen.compression.gate.ports import AgreementValue, CostValue
 from lichen.compression.model_file import MetaValue, open_model, write_model
+from lichen.compression.recipe import parse_recipe
 from lichen.core.errors import ConfigError, UnknownNameError
 from lichen.core.interval import Interval
 from lichen.core.measurement import Missing
@@ -369,3 +371,50 @@ def test_the_workshop_turns_failures_into_findings(shell: Shell) -> None:
         assert not workshop.path(plan.candidates[0]).exists()
         workshop.close()
         assert not (shell.folder / "work").exists()
+
+
+def test_finalists_make_up_for_rounding_errors(shell: Shell) -> None:
+    """Quick looks go without compensation, looks at finalists and the gate with it."""
+    seen: list[str] = []
+
+    def noted(_parent: Path, child: Path) -> AgreementValue:
+        seen.append(child.name)
+        return agreement(0.01)
+
+    recipe = parse_recipe('[[step]]\nmethod = "requantise"\ntypes = { layers = "IQ4_NL" }\n')
+    candidate = CompressionCandidate(
+        label="one",
+        recipe=recipe,
+        origin=Origin.GIVEN,
+        predicted=Predicted(file_bytes=1, cpu_s=1.0, error=0.0),
+    )
+    source = ModelArtifact(
+        name="tiny",
+        path=str(shell.folder / "tiny.gguf"),
+        format="gguf",
+        sha256="0",
+        size_bytes=1,
+    )
+    wanted = compose.Wanted(corpus=(shell.folder / "code",))
+    with open_meter(probes=["process"]) as meter:
+        workshop = EngineWorkshop(
+            source=source,
+            context=compose.context_of(source, ["requantise"], wanted),
+            folder=shell.folder / "work",
+            measures=[Measures(agreement=noted, cost=lambda _a, _b: cost(0.5))] * 2,
+            judge=Gate(),
+            ports=GatePorts(),
+            meter=meter,
+            compensate=True,
+        )
+        quick, longer = (workshop.look(candidate, level) for level in (0, 1))
+        assert not quick.error
+        assert not longer.error
+        first, final = (workshop.path(candidate, final=f) for f in (False, True))
+        assert seen == [first.name, final.name]
+        assert first.stat().st_size <= final.stat().st_size  # the recipe's text is longer
+        assert open_model(final).tensor("blk.0.ffn_up.weight").type.name == "IQ4_NL"
+        assert workshop.recipe(candidate, final=True).steps[0].options["compensate"] is True
+        workshop.discard(candidate)
+        assert not first.exists()
+        assert not final.exists()

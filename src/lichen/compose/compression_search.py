@@ -64,9 +64,9 @@ _NOT_LOOKED_AT: Final = (1.0, 0.0)
 
 METHODS_TRIED: Final = ("retie", "trim_vocabulary", "drop_layers", "mixed_precision")
 
-_INFLATIONS: Final = (0.001, 0.005)
-"""Token inflation that a search allows when it trims the vocabulary: none to speak of, and half of
-what the gate's strict level lets through."""
+_INFLATIONS: Final = (0.001, 0.003, 0.005)
+"""Token inflation that a search allows when it trims the vocabulary: from none to speak of to half
+of what the gate's strict level lets through."""
 
 _LAYER_SHARE: Final = 0.1
 """Of the layers that a search drops at most: beyond a tenth quality needs recovery training
@@ -160,7 +160,6 @@ def _planned(
         structures=structures(model, retie=_reties(model, context), drop=_knows_influence(context)),
         types=DEFAULT_TYPES,
         fast=frozenset(fast_types(cpu_features())),
-        compensate=context.importance is not None,
         cache=ErrorCache(settings.cache_dir() / "compression" / "errors.json"),
         progress=lambda what: progress(f"predicting: {what}"),
     )
@@ -215,9 +214,9 @@ def run_search(
         )
         written = None
         if found.best is not None:
-            workshop.made(found.best).replace(target.out)
+            workshop.made(found.best, final=True).replace(target.out)
             written = judging.catalog.model(str(target.out))
-            written = replace(written, recipe=found.best.recipe.to_toml())
+            written = replace(written, recipe=workshop.recipe(found.best, final=True).to_toml())
         workshop.close()
     return found, written
 
@@ -304,6 +303,7 @@ def _workshop(
             for tokens, n in zip(LOOK_TOKENS, LOOK_ROUNDS, strict=True)
         ],
         judge=Gate(target.level),
+        compensate=plan.context.importance is not None,
         ports=judging.ports(target.spec, held_out, task=target.task),
         meter=meter,
     )
@@ -352,7 +352,7 @@ def _scope(plan: SearchPlan, target: SearchTarget) -> str:
         "corpus": context.corpus.sha256 if context.corpus is not None else "",
         "importance": _hash_of(context.importance),
         "lichen": lichen.__version__,
-        "looks": [LOOK_TOKENS, LOOK_ROUNDS],
+        "looks": [LOOK_TOKENS, LOOK_ROUNDS, "finalists compensated"],
         "gate": target.level,
         "spec": target.spec.canonical() if target.task else "",
     }

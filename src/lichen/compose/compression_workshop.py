@@ -12,13 +12,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lichen.compression.applying import compress_file
-from lichen.compression.candidates import CompressionCandidate
+from lichen.compression.candidates import CompressionCandidate, compensated
 from lichen.compression.gate import Gate, GatePorts
 from lichen.compression.gate.ports import CostValue, MeasureAgreement, MeasureCost
 from lichen.compression.kept_blocks import KeptBlocks, KeptRows
 from lichen.compression.kernel_cost import Workload
 from lichen.compression.method import MethodContext
-from lichen.compression.searched import Bill, Gated, Look
+from lichen.compression.recipe import Recipe
+from lichen.compression.searched import QUICK, Bill, Gated, Look
 from lichen.core.errors import ConfigError, LichenError
 from lichen.core.measurement import Measurement, Missing
 from lichen.core.model import ModelArtifact
@@ -45,6 +46,8 @@ class EngineWorkshop:
         judge: the gate.
         ports: what the gate's checks may use.
         meter: measures what each step cost.
+        compensate: whether finalists make up for rounding errors. That takes minutes for each, so
+            quick looks go without; it changes neither size nor speed.
         load: tokens of a typical request.
     """
 
@@ -55,6 +58,7 @@ class EngineWorkshop:
     judge: Gate
     ports: GatePorts
     meter: Meter
+    compensate: bool = False
     load: Workload = field(default_factory=Workload)
 
     def look(self, candidate: CompressionCandidate, level: int) -> Look:
@@ -62,7 +66,7 @@ class EngineWorkshop:
         window = self.meter.window(f"look {level}")
         try:
             with window:
-                made = self._measured(candidate, self.measures[min(level, len(self.measures) - 1)])
+                made = self._measured(candidate, level)
         except LichenError as exc:
             # A candidate that cannot be made or run is a finding of the search, not its end.
             made = Look(error=str(exc))
@@ -72,7 +76,8 @@ class EngineWorkshop:
         """Hold it against the parent."""
         window = self.meter.window("gate")
         with window:
-            report = self.judge.run(Path(self.source.path), self.made(candidate), self.ports)
+            child = self.made(candidate, final=True)
+            report = self.judge.run(Path(self.source.path), child, self.ports)
         return Gated(
             passed=report.passed,
             sentence=report.sentence,
@@ -81,20 +86,26 @@ class EngineWorkshop:
         )
 
     def discard(self, candidate: CompressionCandidate) -> None:
-        """Delete its file, if there is one."""
-        self.path(candidate).unlink(missing_ok=True)
+        """Delete its files, if there are any."""
+        for final in (False, True):
+            self.path(candidate, final=final).unlink(missing_ok=True)
 
-    def path(self, candidate: CompressionCandidate) -> Path:
+    def recipe(self, candidate: CompressionCandidate, *, final: bool) -> Recipe:
+        """Return what its file is made by: as predicted, or as a finalist."""
+        return compensated(candidate.recipe) if final and self.compensate else candidate.recipe
+
+    def path(self, candidate: CompressionCandidate, *, final: bool = False) -> Path:
         """Return where its file is."""
-        return self.folder / f"{candidate.key}.gguf"
+        mark = "-final" if self.recipe(candidate, final=final) != candidate.recipe else ""
+        return self.folder / f"{candidate.key}{mark}.gguf"
 
     def close(self) -> None:
         """Delete the folder and everything in it."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def made(self, candidate: CompressionCandidate) -> Path:
+    def made(self, candidate: CompressionCandidate, *, final: bool = False) -> Path:
         """Return its file, made if it is not there."""
-        path = self.path(candidate)
+        path = self.path(candidate, final=final)
         if not path.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
             blocks = self.folder / "blocks"
@@ -102,11 +113,12 @@ class EngineWorkshop:
             quiet = replace(self.context, quantiser=kept, note=lambda _text: None)
             if self.context.compensator is not None:
                 quiet = replace(quiet, compensator=KeptRows(self.context.compensator, blocks))
-            compress_file(self.source, candidate.recipe, path, quiet)
+            compress_file(self.source, self.recipe(candidate, final=final), path, quiet)
         return path
 
-    def _measured(self, candidate: CompressionCandidate, measures: Measures) -> Look:
-        parent, child = Path(self.source.path), self.made(candidate)
+    def _measured(self, candidate: CompressionCandidate, level: int) -> Look:
+        measures = self.measures[min(level, len(self.measures) - 1)]
+        parent, child = Path(self.source.path), self.made(candidate, final=level > QUICK)
         agreement = measures.agreement(parent, child)
         cost = measures.cost(parent, child)
         return Look(

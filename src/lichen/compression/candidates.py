@@ -45,6 +45,8 @@ _CPU_SHARES: Final = (0.0, 0.5, 1.0)
 """Bytes alone, both alike, CPU time alone."""
 
 ASSIGN: Final = "mixed_precision"
+STORES: Final = (ASSIGN, "requantise")
+"""Methods that store weights anew and can make up for their rounding errors."""
 
 
 class Origin(StrEnum):
@@ -109,8 +111,6 @@ class Outlook:
         points: of each frontier.
         load: a typical request.
         fast: types with repacked kernels on this CPU.
-        compensate: whether rounding errors are made up for, see ``compensation``; predictions
-            do not know of it.
         sample_rows, cache: see ``measure_errors``.
         progress: told what is looked at.
     """
@@ -122,7 +122,6 @@ class Outlook:
     points: int = 5
     load: Workload = field(default_factory=Workload)
     fast: frozenset[str] = FAST_WITH_AVX2
-    compensate: bool = False
     sample_rows: int = SAMPLE_ROWS
     cache: ErrorCache = field(default_factory=ErrorCache)
     progress: Callable[[str], None] = lambda _what: None
@@ -212,10 +211,7 @@ class Outlook:
         steps = [*structure.before]
         if kinds:
             patterns = as_patterns(kinds, [t.name for t in shaped.model.tensors])
-            options: dict[str, object] = {"assign": patterns}
-            if self.compensate:
-                options["compensate"] = True
-            steps.append(RecipeStep(ASSIGN, options))
+            steps.append(RecipeStep(ASSIGN, {"assign": patterns}))
         steps += structure.after
         choices = {t.name: {c.kind: c for c in t.choices} for t in shaped.kept}
         error, cpu_s, stored, changed = float(shaped.dropped), 0.0, 0, 0
@@ -266,6 +262,15 @@ def _with_layers(step: RecipeStep, gone: AbstractSet[int | None]) -> RecipeStep:
     """Return a step that drops layers with their numbers written out."""
     layers = sorted(n for n in gone if n is not None)
     return RecipeStep(step.method, {"layers": layers}) if step.method == "drop_layers" else step
+
+
+def compensated(recipe: Recipe) -> Recipe:
+    """Return the recipe with rounding errors made up for in the steps that store weights anew."""
+    steps = (
+        replace(s, options={**s.options, "compensate": True}) if s.method in STORES else s
+        for s in recipe.steps
+    )
+    return replace(recipe, steps=tuple(steps))
 
 
 def shortlist(
