@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from lichen.cli import console
+from lichen.cli import compare, console
 from lichen.cli.bench import command
 from lichen.core.errors import ConfigError
 from lichen.core.generation import Request
@@ -188,3 +188,18 @@ def test_the_curve_over_the_threshold_is_replayed_from_the_run(shell: Shell) -> 
     assert "hands nothing on" in page
     assert "up to 0.14" in page
     assert "scores handed on" in shell(str(file), "--no-report").output
+
+
+def test_a_comparison_tells_of_the_cascade_too(shell: Shell) -> None:
+    """Two stored solutions are held against each other with what the cascade among them did."""
+    shell.world(small_costs(0.005), large_is_right, problems=30)
+    alone = shell.folder / "alone.toml"
+    alone.write_text('[engine]\nname = "costed"\n', encoding="utf-8")
+    shell(str(cascade(shell.folder)), str(alone))
+    told = CliRunner().invoke(compare.command, ["cascade", "alone"], catch_exceptions=False)
+    assert "It does not pay: level 0 hands on 100 %" in " ".join(told.output.split())
+    found = CliRunner().invoke(
+        compare.command, ["cascade", "alone", "--json"], catch_exceptions=False
+    )
+    (route,) = json.loads(found.stdout)["routes"]
+    assert route["solution"] == "cascade"

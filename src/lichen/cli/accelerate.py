@@ -16,14 +16,14 @@ from lichen.acceleration.racing import Rules
 from lichen.acceleration.search import search
 from lichen.acceleration.searched import Budget, Found, in_words
 from lichen.acceleration.slot_screening import SlotScreening
-from lichen.benchmark.summarise import StoredRun, summarise
+from lichen.benchmark.summarise import StoredRun
 from lichen.benchmark.tasks import facts
 from lichen.catalog import Catalog
 from lichen.cli import accelerate_story as story
 from lichen.cli import accelerate_view as view
 from lichen.cli import console
 from lichen.cli.observing import Advancing
-from lichen.cli.stored import write_page
+from lichen.cli.stored import summarised, write_page
 from lichen.compose import acceleration as compose
 from lichen.compose.build import make_catalog
 from lichen.compose.candidates import Wanted, candidates, charged, planned
@@ -275,10 +275,7 @@ def _verified(
     with console.progress("verify", total) as advance:
         stored = rounds.prove(proof, fresh=wish.fresh, observer=Advancing(advance))
     factors = relevant(factor_set(wish.region))
-    summary = summarise(
-        stored.run, stored.samples, stored.blocks, factors, margin=wish.rules.margin
-    )
-    return stored, summary
+    return stored, summarised(stored, factors, margin=wish.rules.margin)
 
 
 def _written_page(

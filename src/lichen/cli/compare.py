@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from lichen.acceleration.cascade_replay import routes
 from lichen.benchmark.summarise import StoredRun, summarise_runs
 from lichen.cli import console, stored
 from lichen.core.errors import ConfigError, StoreError
@@ -50,7 +51,10 @@ def command(
     regions = () if region is None else (region,)
     factors = stored.factor_sets(store, sides[0].run, regions, year=None, pue=None)[0]
     wanted = stored.margin_of(sides[0].run) if margin is None else margin
-    summary = summarise_runs(runs, factors, margin=wanted)
+    merged = _merged(runs)
+    summary = replace(
+        summarise_runs(runs, factors, margin=wanted), routes=routes(merged.run, merged.samples)
+    )
     if not summary.comparisons:
         raise ConfigError(f"one of {a} and {b} has no attempt stored yet: there is nothing to say")
     if as_json:
@@ -58,9 +62,10 @@ def command(
     else:
         headline = terminal.Headline(summary=summary, width=console.out().width)
         full = (item for c in summary.comparisons for item in terminal.comparison(c))
-        console.show(headline, *full, *terminal.not_measured(summary))
+        ways = (item for r in summary.routes for item in terminal.way(r))
+        console.show(headline, *full, *ways, *terminal.not_measured(summary))
     if page is not None:
-        console.note(f"report: {stored.write_page(_merged(runs), summary, page)}")
+        console.note(f"report: {stored.write_page(merged, summary, page)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

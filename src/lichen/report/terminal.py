@@ -48,7 +48,7 @@ def render(
     return (
         Headline(summary=summary, basis=basis, width=width),
         *(verdict(c) for c in summary.comparisons),
-        *(item for route in summary.routes for item in _route(route)),
+        *(item for route in summary.routes for item in way(route)),
         *not_measured(summary),
         *_remarks(run, summary),
     )
@@ -132,7 +132,8 @@ def quality_lines(c: Comparison) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _route(route: RouteSummary) -> tuple[RenderableType, ...]:
+def way(route: RouteSummary) -> tuple[RenderableType, ...]:
+    """Return how requests went through a cascade: a conclusion, and its curve if there is one."""
     found = routes.view(route)
     said = _text(f"{found.name}, small model first. {found.conclusion}")
     if len(found.points) < 2:  # noqa: PLR2004 (one point is no curve)
