@@ -6,6 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,10 +17,18 @@ import pytest
 from lichen.compression.applying import methods_of
 from lichen.compression.gate.ports import CostValue
 from lichen.compression.kernel_cost import Workload
+from lichen.compression.method import MethodContext
 from lichen.compression.methods import METHODS
-from lichen.compression.recipe import parse_recipe
+from lichen.compression.recipe import RecipeStep, parse_recipe
+from lichen.core.errors import ConfigError
 from lichen.core.interval import Interval
 from lichen.core.measurement import Missing
+from lichen.core.model import ModelArtifact
+from lichen.engines.llama_cpp.native.quantise import Quantiser
+from lichen.meter import open_meter
+from lichen.testing.gguf_files import TinyModel
+
+pytest.importorskip("gguf")
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 PAGE = "docs/explanation/compression/{}.md"
@@ -41,7 +50,7 @@ def script(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 @pytest.fixture
 def measuring(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The script that measures."""
-    return script("compression", monkeypatch)
+    return script("recipes", monkeypatch)
 
 
 @pytest.fixture
@@ -70,7 +79,7 @@ def three(value: float) -> dict[str, float]:
 def a_row(kl: float = 0.0625, cpu: float = 0.5, **more: object) -> dict[str, Any]:
     """What one recipe showed."""
     return {
-        "command": "python benchmarks/compression.py --made-up",
+        "command": "python benchmarks/recipes.py --made-up",
         "date": "2026-01-02",
         "machine": "a machine",
         "load_average": 0.5,
@@ -206,6 +215,71 @@ def test_a_request_weighs_both_phases(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found.low, found.high) == pytest.approx((found.value - 0.1, found.value + 0.1))
 
 
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    """A workbench for a tiny model with a copied output matrix; it makes files and runs none."""
+    workbench = script("compression_bench", monkeypatch)
+    monkeypatch.setattr(workbench.Bench, "_compared", lambda _self, _child: {"compared": True})
+    path = tmp_path / "tiny.gguf"
+    path.write_bytes(TinyModel(embedding_kind="Q5_0", output_kind="Q8_0", width=256).to_bytes())
+    notes: list[str] = []
+    asked, computed = workbench.Tally(), workbench.Tally()
+    inner = workbench.CountedQuantiser(Quantiser(workers=1), computed)
+    kept = workbench.KeptBlocks(inner, tmp_path / "blocks", least=1)
+    quantiser = workbench.CountedQuantiser(kept, asked)
+    with open_meter() as meter:
+        yield workbench.Bench(
+            source=ModelArtifact(
+                name="tiny",
+                path=str(path),
+                format="gguf",
+                sha256="0" * 64,
+                size_bytes=path.stat().st_size,
+            ),
+            context=MethodContext(quantiser=quantiser, source=path, note=notes.append),
+            held_out=(),
+            folder=tmp_path,
+            meter=meter,
+            tokens=64,
+            rounds=2,
+            notes=notes,
+            asked=asked,
+            computed=computed,
+        )
+
+
+def test_a_row_says_what_making_it_took(bench: Any, table: ModuleType) -> None:
+    """Bytes, time, what was taken over from an earlier row, and remarks; the file is gone."""
+    plain = next(r for r in table.TABLE if r.label == "IQ4_NL")
+    first, second = bench.measured(plain), bench.measured(plain)
+    assert first["bytes"] < first["parent_bytes"] == bench.source.size_bytes
+    assert (first["made"]["taken_over"], second["made"]["taken_over"]) == (0.0, 1.0)
+    assert first["made"]["wall_s"] > 0
+    assert first["compared"]
+    assert not list(bench.folder.glob("child*"))
+
+
+def test_what_a_model_does_not_allow_is_told_from_failures(
+    bench: Any, table: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused recipes and recipes without effect do not apply; a measurement that broke failed."""
+    rows = {r.label: r for r in table.TABLE}
+    assert "importance" in bench.measured(rows["IQ4_NL, importance"])["not_applicable"]
+    assert bench.measured(rows["kv_cache q8_0"]) == {
+        "not_applicable": rows["kv_cache q8_0"].skipped
+    }
+    same = table.Row(
+        label="as it is", steps=(RecipeStep("requantise", {"types": {"output": "Q8_0"}}),)
+    )
+    assert "every weight stays as it is" in bench.measured(same)["not_applicable"]
+
+    def broken(_self: Any, _child: Path) -> dict[str, Any]:
+        raise ConfigError("no text")
+
+    monkeypatch.setattr(type(bench), "_compared", broken)
+    assert bench.measured(rows["retie"]) == {"failed": "no text"}
+
+
 def test_every_page_has_numbers_or_a_reason(pages: ModuleType) -> None:
     """A row stands on its method's page and in the tables of all; other pages say why not."""
     names = [*METHODS.names(), "gate", "importance", "compensation"]
@@ -221,7 +295,7 @@ def test_every_page_has_numbers_or_a_reason(pages: ModuleType) -> None:
         assert "4.00 to 4.50" in text
         assert "12 s (20 CPU-s), 25 % taken over" in text
         assert "- retie: a note" in text
-        assert "`python benchmarks/compression.py --made-up`" in text
+        assert "`python benchmarks/recipes.py --made-up`" in text
         assert "--model qwen2.5-coder-0.5b` has not been run" in text
     for name in {*names} - {"retie", "gate"}:
         assert "- smollm2-135m: the command left it out" in new[PAGE.format(name)]
