@@ -43,7 +43,7 @@ TOKENS: Final = 8_192
 """Read by default: more than the widest span has channels."""
 SPAN: Final = 4_864
 """Channels that are compensated together, at most. Memory grows with the square: 95 MB a matrix.
-Narrow spans lose much: with 1,216 of 4,864 a third of the gain is left (docs/lab-notes.md)."""
+Narrow spans lose much: with 1,216 of 4,864 half of the gain is left (docs/lab-notes.md)."""
 DAMPING: Final = 0.01
 """Of the mean diagonal, added to it: GPTQ's own choice, section 3.3."""
 _MOST_DAMPING: Final = 1.0
