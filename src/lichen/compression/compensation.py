@@ -88,7 +88,6 @@ def factor_of(moment: Floats, *, start: int = 0, damping: float = DAMPING) -> Fa
         damped = exact.copy()
         damped[np.diag_indices_from(damped)] += damping * mean
         try:
-            np.linalg.cholesky(damped)
             inverse = np.linalg.inv(damped)
             lower = np.linalg.cholesky((inverse + inverse.T) / 2)
         except np.linalg.LinAlgError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,13 +39,7 @@ class KeptBlocks:
         if rows.size < self.least:
             return self.inner.quantise(rows, kind, weights)
         path = self.folder / _name(rows, kind, weights)
-        shape = (len(rows), row_bytes(rows.shape[1], kind))
-        kept = _read(path, shape)
-        if kept is not None:
-            return kept
-        blocks = self.inner.quantise(rows, kind, weights)
-        _keep(blocks, path)
-        return blocks
+        return _once(path, rows, kind, lambda: self.inner.quantise(rows, kind, weights))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +63,20 @@ class KeptRows:
         if tensor.channels is not None:
             about += f" {hashlib.blake2b(tensor.channels.tobytes()).hexdigest()}"
         path = self.folder / _name(rows, kind, weights, about)
-        kept = _read(path, (len(rows), row_bytes(rows.shape[1], kind)))
-        if kept is not None:
-            return kept
-        blocks = self.inner.quantise(tensor, rows, kind, weights)
-        _keep(blocks, path)
-        return blocks
+        return _once(path, rows, kind, lambda: self.inner.quantise(tensor, rows, kind, weights))
 
 
-def _keep(blocks: Raw, path: Path) -> None:
+def _once(path: Path, rows: Floats, kind: TensorType, compute: Callable[[], Raw]) -> Raw:
+    """Return the blocks kept at ``path``, or compute and keep them."""
+    kept = _read(path, (len(rows), row_bytes(rows.shape[1], kind)))
+    if kept is not None:
+        return kept
+    blocks = compute()
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     part.write_bytes(np.ascontiguousarray(blocks).tobytes())
     part.replace(path)
+    return blocks
 
 
 def _read(path: Path, shape: tuple[int, int]) -> Raw | None:

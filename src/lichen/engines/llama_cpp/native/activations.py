@@ -19,9 +19,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from lichen.core.errors import ConfigError, EngineError
+from lichen.core.errors import EngineError
 from lichen.engines.llama_cpp.native.layout import TensorHead
-from lichen.engines.llama_cpp.native.process import NativeProcess, check_tokens
+from lichen.engines.llama_cpp.native.process import NativeProcess
 from lichen.engines.llama_cpp.native.tensors import Floats, TensorReader
 
 Sums = npt.NDArray[np.float64]
@@ -64,15 +64,8 @@ def measure_activations(
         ConfigError: no chunk, or one that cannot be read (see ``check_tokens``).
         EngineError: the engine failed, or names its tensors in an unknown way.
     """
-    done = 0
     with NativeProcess("activations", path, context=context, threads=threads) as process:
-        vocabulary = int(process.head["vocabulary"])
-        for chunk in chunks:
-            process.ask({}, [check_tokens(chunk, context, vocabulary)])
-            done += len(chunk)
-            progress(done)
-        if not done:
-            raise ConfigError("there are no texts to measure activations on: give some")
+        done = process.read(chunks, progress)
         head, arrays = process.ask({"finish": True})
     cosine = tuple(float(c) for c in arrays[0])
     sums = dict(zip(head["names"], arrays[1:], strict=True))

@@ -16,9 +16,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from lichen.core.errors import ConfigError, EngineError
+from lichen.core.errors import EngineError
 from lichen.engines.llama_cpp.native.layout import TensorHead
-from lichen.engines.llama_cpp.native.process import NativeProcess, check_tokens
+from lichen.engines.llama_cpp.native.process import NativeProcess
 from lichen.engines.llama_cpp.native.tensors import Floats, TensorReader
 
 Sums = npt.NDArray[np.float64]
@@ -84,18 +84,11 @@ def measure_moments(
         ConfigError: no chunk, or one that cannot be read (see ``check_tokens``).
         EngineError: the engine failed, or names its tensors in an unknown way.
     """
-    done = 0
     details = {"folder": str(folder), "span": span}
     with NativeProcess(
         "moments", path, context=context, threads=threads, batch=BATCH, details=details
     ) as process:
-        vocabulary = int(process.head["vocabulary"])
-        for chunk in chunks:
-            process.ask({}, [check_tokens(chunk, context, vocabulary)])
-            done += len(chunk)
-            progress(done)
-        if not done:
-            raise ConfigError("there are no texts to measure activations on: give some")
+        done = process.read(chunks, progress)
         head, _ = process.ask({"finish": True})
     spans = {
         name: tuple(Span(start, stop, folder / file) for start, stop, file in found)

@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -118,6 +118,24 @@ class NativeProcess:
             self.close()
             raise EngineError(answer["error"])
         return answer, arrays
+
+    def read(self, chunks: Iterable[Sequence[int]], progress: Callable[[int], None]) -> int:
+        """Let the model read chunks, each from an empty context; return the number of tokens.
+
+        ``progress`` hears the number of tokens read so far.
+
+        Raises:
+            ConfigError: no chunk, or one that cannot be read (see ``check_tokens``).
+            EngineError: the engine failed.
+        """
+        done = 0
+        for chunk in chunks:
+            self.ask({}, [check_tokens(chunk, self.context, int(self.head["vocabulary"]))])
+            done += len(chunk)
+            progress(done)
+        if not done:
+            raise ConfigError("there are no texts to measure activations on: give some")
+        return done
 
     def close(self) -> None:
         """End the worker (idempotent)."""
