@@ -301,6 +301,7 @@ def test_the_engines_own_promises_show_through(strategy: Strategy) -> None:
 OTHER_OPTIONS: dict[str, list[dict[str, object]]] = {
     "answer_cache": [{"semantic": True}, {"typed": 0, "keep_cut": True}],
     "answer_prefix": [{"style": "fence"}, {"style": "raw"}, {"style": "shown"}],
+    "backtrack": [{"tries": 1}],
     "cascade": [
         {"signal": "confidence", "threshold": 0.9},
         {"signal": "examples_or_confidence", "self_tests": 2},

@@ -23,6 +23,7 @@ STRATEGIES: Registry[StrategyFactory] = Registry(
     {
         "answer_cache": "lichen.acceleration.strategies.answer_cache:make",
         "answer_prefix": "lichen.acceleration.strategies.answer_prefix:make",
+        "backtrack": "lichen.acceleration.strategies.backtrack:make",
         "cascade": "lichen.acceleration.strategies.cascade:make",
         "concurrency": "lichen.acceleration.strategies.concurrency:make",
         "kv_cache_type": "lichen.acceleration.strategies.kv_cache_type:make",

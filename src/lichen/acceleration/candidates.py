@@ -43,6 +43,7 @@ LAYERS: Final[Mapping[str, Layer]] = {
     "answer_prefix": Layer.TEXT,
     "stop_when_complete": Layer.TEXT,
     "stop_when_passing": Layer.TEXT,
+    "backtrack": Layer.TEXT,
     "cascade": Layer.ROUTE,
     "answer_cache": Layer.CACHE,
 }
@@ -55,13 +56,14 @@ TABLE: Final[tuple[Choice, ...]] = (
     Choice(strategy="answer_prefix", options=(("style", "raw"),)),
     Choice(strategy="answer_prefix", options=(("style", "shown"),)),
     Choice(strategy="stop_when_passing"),
+    Choice(strategy="backtrack"),
     Choice(strategy="prefix_cache"),
     Choice(strategy="kv_cache_type", options=(("keys", "q8_0"), ("values", "q8_0"))),
     Choice(strategy="speculation", options=(("ngram", "simple"), ("switch", "on"))),
 )
 """What is tried without being asked for, those first that usually matter most."""
 
-RUN_EXAMPLES: Final = frozenset({"stop_when_passing", "cascade"})
+RUN_EXAMPLES: Final = frozenset({"stop_when_passing", "backtrack", "cascade"})
 """Strategies that run the question's own examples. Where these are the very tests that decide, what
 they seem to save in quality is a leak, so that a search has to leave them out."""
 
@@ -111,7 +113,7 @@ def has_work(choice: Choice, asked: Request) -> bool:
     if choice.strategy == "answer_prefix":
         given = hints.language if dict(choice.options).get("style") == "fence" else hints.given
         return asked.kind == "chat" and bool(given.strip())
-    if choice.strategy == "stop_when_passing":
+    if choice.strategy in ("stop_when_passing", "backtrack"):
         return asked.kind != "infill" and bool(hints.entry_point)
     return True
 

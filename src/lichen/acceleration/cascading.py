@@ -24,6 +24,7 @@ from lichen.acceleration.levels import Level
 from lichen.acceleration.per_request import shut
 from lichen.acceleration.self_check import Assessment, Outcome, SelfCheck
 from lichen.acceleration.self_tests import read_tests, tests_request
+from lichen.acceleration.several_answers import timings_of
 from lichen.acceleration.strategy import EngineAround
 from lichen.core.errors import LichenError
 from lichen.core.generation import Capability, Completion, Delta, Finish, Request, Step, Timings
@@ -366,17 +367,8 @@ class CascadeEngine(EngineAround):
         own = chosen.completion.timings
         if len(case.tries) == 1 and chosen.level == case.start and not case.lost.prompt:
             return own
-        total = max(self._clock() - case.taken_s, own.total_s)
-        after_first = None if own.ttft_s is None else own.total_s - own.ttft_s
         parts = [t.completion.timings for t in case.tries]
-        prefill = [p.prefill_s for p in parts if p.prefill_s is not None]
-        decode = [p.decode_s for p in parts if p.decode_s is not None]
-        return Timings(
-            total_s=total,
-            ttft_s=None if after_first is None else max(total - after_first, 0.0),
-            prefill_s=sum(prefill) if len(prefill) == len(parts) else None,
-            decode_s=sum(decode) if len(decode) == len(parts) else None,
-        )
+        return timings_of(parts, own, total_s=max(self._clock() - case.taken_s, own.total_s))
 
     def _charge(self, level: int, done: list[Try], spent: float) -> None:
         """Share out what a phase cost, and tell the break-even."""

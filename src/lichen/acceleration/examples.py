@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from lichen.acceleration.completeness.python_names import parse
+from lichen.core.generation import Request, Role
 
 MAX_EXAMPLES: Final = 32
 """Examples used of one question; more cost time and tell little."""
@@ -63,6 +64,14 @@ class Example:
     call: str
     expected: str
     kind: str = "value"
+
+
+def asked_in(request: Request) -> str:
+    """Return the text of a question: the given code, else all that the user says."""
+    if request.hints is not None and request.hints.given:
+        return request.hints.given
+    said = [m.content for m in request.messages or () if m.role is Role.USER]
+    return "\n".join(said) or request.prompt or ""
 
 
 def examples_of(prompt_code: str, entry_point: str) -> tuple[Example, ...]:

@@ -17,9 +17,9 @@ from typing import Final
 
 from lichen.acceleration.answer_code import goes_in_circles, python_answer
 from lichen.acceleration.confidence import Calibration, score_of
-from lichen.acceleration.examples import Example, check_source, examples_of
+from lichen.acceleration.examples import Example, asked_in, check_source, examples_of
 from lichen.core.errors import SandboxError
-from lichen.core.generation import Completion, Finish, Hints, Request, Role
+from lichen.core.generation import Completion, Finish, Hints, Request
 from lichen.core.ports import Sandbox
 from lichen.core.task import Limits, Trial
 
@@ -118,7 +118,7 @@ class SelfCheck:
     def _examples(self, request: Request, hints: Hints) -> tuple[Example, ...]:
         if self.signal == "confidence" or self.sandbox is None:
             return ()
-        return examples_of(_asked_in(request, hints), hints.entry_point)
+        return examples_of(asked_in(request), hints.entry_point)
 
     def _run(
         self, code: str, entry_point: str, examples: tuple[Example, ...], *, written: bool
@@ -176,10 +176,3 @@ def _is_python(request: Request, hints: Hints) -> bool:
     """Whether the answer must be Python code that defines something."""
     named = bool(hints.entry_point) and hints.language.lower() in PYTHON
     return named and request.kind != "infill"
-
-
-def _asked_in(request: Request, hints: Hints) -> str:
-    if hints.given:
-        return hints.given
-    said = [m.content for m in request.messages or () if m.role is Role.USER]
-    return "\n".join(said) or request.prompt or ""

@@ -46,11 +46,14 @@ class Line:
         text: the whole answer (the engine applies ``max_tokens``, stop strings and stop rule).
         error: a sentence; the request fails with it after ``text`` has been said.
         logprob: of every token, natural log.
+        others: further tokens that were considered, with their log-probabilities, by the number of
+            the token in ``text``.
     """
 
     text: str = ""
     error: str = ""
     logprob: float = -0.5
+    others: Mapping[int, tuple[tuple[str, float], ...]] = field(default_factory=dict)
 
 
 Script = Mapping[str, str | Line] | Callable[[Request], str | Line]
@@ -197,7 +200,8 @@ class ScriptedEngine:
         kept, stopped = _until_stop(s.transcript.text + piece, s.request.stop_strings)
         piece = kept[len(s.transcript.text) :]
         n = s.request.logprobs
-        token = TokenLogprob(text=piece, logprob=s.line.logprob, top=((piece, s.line.logprob),))
+        top = ((piece, s.line.logprob), *s.line.others.get(s.used - 1, ()))[:n]
+        token = TokenLogprob(text=piece, logprob=s.line.logprob, top=top)
         if s.transcript.add(piece, (token,) if n else ()):
             self.cancelled.append(s.request.id)
             return s.transcript.completion(self._usage(s), Finish.STOP)

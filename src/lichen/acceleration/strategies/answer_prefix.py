@@ -122,7 +122,7 @@ def _unfit(request: Request, style: str) -> str:
     told = bool(_COMMENT.search(hints.given))
     reasons = (
         (request.kind != "chat", "it is no chat"),
-        (bool(request.answer_prefix), "its answer is begun already"),
+        (_begun_otherwise(request, style), "its answer is begun already"),
         (request.hints is None, "nothing is known of the answer"),
         (style == "fence" and not hints.language, "the language is not known"),
         (style != "fence" and not hints.given.strip(), "the question gives no code"),
@@ -142,13 +142,25 @@ def _unfit(request: Request, style: str) -> str:
     return next((reason for unfit, reason in reasons if unfit), "")
 
 
+def _begun_otherwise(request: Request, style: str) -> bool:
+    """Whether the answer has a beginning that is not the one that would be given here."""
+    own = beginning(request.hints or Hints(), style=style)
+    return bool(request.answer_prefix) and not request.answer_prefix.startswith(own)
+
+
 class _Begun(Follower):
-    """Asks for the rest of an answer and gives the whole."""
+    """Asks for the rest of an answer and gives the whole.
+
+    Of an answer that has this beginning already, and perhaps more, only the rest is given: that is
+    what whoever began it expects.
+    """
 
     def __init__(self, request: Request, style: str) -> None:
         hints = request.hints or Hints()
         prefix = beginning(hints, style=style)
-        stop = None if request.stop is None else AfterPrefix(request.stop, prefix)
+        own = "" if request.answer_prefix else prefix
+        prefix = request.answer_prefix or prefix
+        stop = None if request.stop is None else AfterPrefix(request.stop, own)
         if style == "raw":
             code = prefix.partition("\n")[2]
             complete = CompleteCode(
@@ -160,12 +172,14 @@ class _Begun(Follower):
                     in_code=True,
                 )
             )
-            asked = replace(request, messages=None, prompt=code, stop=FirstOf(complete, stop))
+            rules = FirstOf(complete, stop)
+            asked = replace(request, messages=None, answer_prefix="", prompt=code, stop=rules)
         else:
             messages = shown(hints.language) if style == "shown" else request.messages
             asked = replace(request, messages=messages, answer_prefix=prefix, stop=stop)
         super().__init__(asked)
-        self._prefix = prefix
+        self._prefix = own
+        self._whole = prefix
         self._hints = hints
         self._style = style
         self._said = not request.stream
@@ -179,14 +193,14 @@ class _Begun(Follower):
         begun = bool(completion.text) or completion.finish is not Finish.ERROR
         first = self._first(completion.id) if begun else ()
         text = self._prefix + completion.text if begun else completion.text
-        detail = f"{len(self._prefix)} characters were given"
-        if is_stub(text, self._hints):
+        detail = f"{len(self._whole)} characters were given"
+        if is_stub(self._whole + completion.text, self._hints):
             detail += "; the model left a stub"
         step = Step(actor=NAME, action=f"began the answer: {self._style}", detail=detail)
         return (*first, with_step(replace(completion, text=text), step))
 
     def _first(self, id_: str) -> tuple[Delta, ...]:
-        if self._said:
+        if self._said or not self._prefix:
             return ()
         self._said = True
         return (Delta(id=id_, text=self._prefix),)

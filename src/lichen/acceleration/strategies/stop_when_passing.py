@@ -21,12 +21,12 @@ from typing import ClassVar, Final
 from lichen.acceleration.completeness import CompleteCode, wanted_of
 from lichen.acceleration.completeness.passing import PassingItems
 from lichen.acceleration.completeness.python_names import code_before
-from lichen.acceleration.examples import Example, check_source, examples_of
+from lichen.acceleration.examples import Example, asked_in, check_source, examples_of
 from lichen.acceleration.per_request import Follower, PassedOn, following, with_step
 from lichen.acceleration.stop_rules import FirstOf
 from lichen.acceleration.strategy import Layer, StrategyContext
 from lichen.core.errors import ConfigError, SandboxError
-from lichen.core.generation import Capability, Completion, Finish, Hints, Request, Role, Step
+from lichen.core.generation import Capability, Completion, Finish, Hints, Request, Step
 from lichen.core.ports import Engine, Sandbox
 from lichen.core.task import Limits, Trial
 from lichen.engines.options import read_options
@@ -105,14 +105,6 @@ def make(options: Mapping[str, object], context: StrategyContext) -> StopWhenPas
     return StopWhenPassing(
         options=read, sandbox=context.sandbox, cpu_s=context.cpu_s, lock=threading.Lock()
     )
-
-
-def asked_in(request: Request) -> str:
-    """Return the text of a question: the given code, else all that the user says."""
-    if request.hints is not None and request.hints.given:
-        return request.hints.given
-    said = [m.content for m in request.messages or () if m.role is Role.USER]
-    return "\n".join(said) if said else request.prompt or ""
 
 
 class _Attempts:
