@@ -467,6 +467,8 @@ def test_levels_that_say_nothing_usable_are_refused(level: dict[str, object], wh
         {"levels": [{"model": "m"}], "calibration": [[1.0]]},
         {"levels": [{"model": "m"}], "calibration": [[1.0, 0.5], [0.0, 0.6]]},
         {"levels": ["m"]},
+        {"levels": [{"model": "m"}], "unchecked": "never"},
+        {"levels": [{"model": "m"}], "unchecked": "last", "signal": "confidence"},
     ],
 )
 def test_bad_options_are_refused(options: dict[str, object]) -> None:
@@ -480,6 +482,60 @@ def test_examples_need_a_sandbox() -> None:
     with pytest.raises(ConfigError, match="sandbox"):
         make({"levels": [{"model": "m"}]}, StrategyContext())
     assert make({"levels": [{"model": "m"}], "signal": "confidence"}, StrategyContext()).needs
+
+
+PLAIN = Hints(language="python", entry_point="inc", given="def inc(n):\n    # Add one.\n")
+
+
+def test_what_cannot_be_checked_may_go_to_the_last_level() -> None:
+    """Questions without examples skip the levels whose answers nobody could check; others do not."""
+    small = ScriptedEngine(said(RIGHT), slots=4)
+    middle, large = ScriptedEngine(said(WRONG)), ScriptedEngine(said(ALSO_RIGHT))
+    engine = cascade(small, middle, large, unchecked="last", batch=3)
+    asked = [ask(str(i), **({"hints": PLAIN} if i % 2 else {})) for i in range(9)]
+    answers = completions(engine, *asked)
+    assert [answers[str(i)].text for i in range(9)] == [
+        ALSO_RIGHT if i % 2 else RIGHT for i in range(9)
+    ]
+    # One phase of the first level takes all that belong to it, so that its slots stay full.
+    assert [r.id for r in small.requests] == ["0", "2", "4", "6", "8"]
+    assert [r.id for r in large.requests] == ["1", "3", "5", "7"]
+    assert not middle.requests
+    steps = [s for s in answers["1"].ledger if s.actor == "cascade"]
+    assert [s.action for s in steps] == ["went to the last level at once", "asked L2: gave"]
+
+
+def test_only_unchecked_questions_still_come_to_an_end() -> None:
+    """With nothing for the first level to do, the last one answers in batches."""
+    small, large = ScriptedEngine(said(RIGHT)), ScriptedEngine(said(ALSO_RIGHT))
+    engine = cascade(small, large, unchecked="last", batch=2)
+    answers = completions(engine, *(ask(str(i), hints=PLAIN) for i in range(5)))
+    assert {a.text for a in answers.values()} == {ALSO_RIGHT}
+    assert small.requests == []
+
+
+class Breaks(ScriptedEngine):
+    """An engine that raises when it is asked."""
+
+    def generate(self, requests):
+        raise EngineError("the graphics card is gone")
+
+
+@pytest.mark.parametrize(
+    ("large", "text"),
+    [(EngineError("no memory"), RIGHT), (Breaks(said("")), "")],
+    ids=["opening", "asking"],
+)
+def test_unchecked_questions_and_a_last_level_that_breaks(
+    large: ScriptedEngine | Exception, text: str
+) -> None:
+    """A level that does not open leaves them to the one below; one that breaks says so."""
+    engine = cascade(ScriptedEngine(said(RIGHT)), large, unchecked="last")
+    answers = completions(engine, ask("1", hints=PLAIN), ask("2"))
+    assert answers["1"].text == text
+    assert (answers["1"].finish is Finish.ERROR) is not bool(text)
+    assert text or "graphics card" in answers["1"].error
+    assert answers["2"].text == RIGHT
 
 
 def test_early_close_cancels_and_closes_nothing_twice() -> None:

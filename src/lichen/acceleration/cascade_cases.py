@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from lichen.acceleration.self_check import Assessment
-from lichen.core.generation import Completion, Request, Step
+from lichen.core.generation import Completion, Finish, Request, Step, Timings
 from lichen.core.measurement import Usage
 
 
@@ -39,6 +39,7 @@ class Case:
         start: the level where it begins.
         recheck: whether levels that are switched off are tried too.
         live: whether what its level says goes to the caller as it comes.
+        apart: whether it does not begin with the others, and waits for its level's turn.
         tries: answers so far.
         before, after: ledger steps that come first and last.
         lost: tokens of attempts that failed.
@@ -49,6 +50,7 @@ class Case:
     start: int
     recheck: bool
     live: bool
+    apart: bool = False
     tries: list[Try] = field(default_factory=list)
     before: list[Step] = field(default_factory=list)
     after: list[Step] = field(default_factory=list)
@@ -77,11 +79,32 @@ class Feed:
             self._next = self._case(request)
         return self._next
 
-    def group(self, start: int, full: Callable[[], bool]) -> Iterator[Case]:
+    def first(self, full: Callable[[], bool], wait: Callable[[Case], None]) -> Case | None:
+        """Return the next request that is not apart; those that are wait. None at the end."""
+        while not full() and (case := self.peek()) is not None:
+            if not case.apart:
+                return case
+            self._next = None
+            wait(case)
+        return None
+
+    def group(
+        self, start: int, full: Callable[[], bool], wait: Callable[[Case], None]
+    ) -> Iterator[Case]:
         """Yield requests that begin at ``start``, until another begins elsewhere or it is full."""
-        while not full():
-            case = self.peek()
-            if case is None or case.start != start:
-                return
+        while (case := self.first(full, wait)) is not None and case.start == start:
             self._next = None
             yield case
+
+
+def nothing(case: Case, now_s: float) -> Completion:
+    """Return the failure of a request whose only level failed."""
+    return Completion(
+        id=case.request.id,
+        text="",
+        usage=case.lost,
+        finish=Finish.ERROR,
+        timings=Timings(total_s=max(now_s - case.taken_s, 0.0)),
+        ledger=(*case.before, *case.after),
+        error=case.after[-1].detail,
+    )

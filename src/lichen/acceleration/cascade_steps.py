@@ -14,6 +14,8 @@ from lichen.core.generation import Step
 NAME: Final = "cascade"
 SWITCHED_OFF: Final = "switched off"
 """Action of the step that says which levels were not asked because they do not pay."""
+NOTHING_TO_CHECK: Final = "went to the last level at once"
+"""Action of the step of a request whose answers below could not have been checked."""
 
 _ASKED: Final = "asked "
 

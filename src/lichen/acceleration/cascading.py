@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from lichen.acceleration.break_even import BreakEven
-from lichen.acceleration.cascade_cases import Case, Feed, Try
+from lichen.acceleration.cascade_cases import Case, Feed, Try, nothing
 from lichen.acceleration.cascade_report import CascadeReport, LevelReport
-from lichen.acceleration.cascade_steps import NAME, SWITCHED_OFF, End, asked
+from lichen.acceleration.cascade_steps import NAME, NOTHING_TO_CHECK, SWITCHED_OFF, End, asked
 from lichen.acceleration.examples import Example
 from lichen.acceleration.levels import Level
 from lichen.acceleration.per_request import shut
@@ -47,6 +47,7 @@ class CascadeSettings:
     self_tests: int = 0
     switch: bool = True
     recheck_every: int = 50
+    unchecked_last: bool = False
 
 
 @dataclass(slots=True)
@@ -149,11 +150,18 @@ class CascadeEngine(EngineAround):
         skips = any(self._balance.skipped(k) for k in range(len(self._levels) - 1))
         recheck = not (self._set.switch and skips) or self._taken % self._set.recheck_every == 0
         start = 0 if recheck else self._balance.start
+        unchecked = self._set.unchecked_last and not self._check.has_examples(request)
+        if unchecked:
+            start = len(self._levels) - 1
         while start > 0 and not self._levels[start].available():
             start -= 1
         last = self._above(start, recheck=recheck) is None
-        case = Case(request, self._clock(), start, recheck, live=request.stream and last)
-        if start > 0:
+        live = request.stream and last
+        case = Case(request, self._clock(), start, recheck, live, apart=unchecked and start > 0)
+        if start > 0 and unchecked:
+            detail = "the question shows no examples"
+            case.before.append(Step(actor=NAME, action=NOTHING_TO_CHECK, detail=detail))
+        elif start > 0:
             detail = "; ".join(
                 f"{level.name}: {self._balance.why(k)}"
                 for k, level in enumerate(self._levels[:start])
@@ -175,6 +183,15 @@ class CascadeEngine(EngineAround):
         active: list[tuple[int, Iterator[_Item]]],
     ) -> None:
         """Start the phases that may run now: one at a time, or one per level if they overlap."""
+
+        def full() -> bool:
+            return sum(map(len, waiting)) >= self._set.batch
+
+        def wait(case: Case) -> None:
+            waiting[case.start].append(case)
+
+        if not active:
+            feed.first(full, wait)
         for k, cases in enumerate(waiting):
             busy = any(level == k for level, _ in active) if self._set.overlap else bool(active)
             if cases and not busy:
@@ -183,13 +200,10 @@ class CascadeEngine(EngineAround):
         fed = any(level < 0 for level, _ in active)
         if fed or (active and not self._set.overlap):
             return
-        first = feed.peek()
+        first = feed.first(full, wait)
         if first is not None:
-            group = feed.group(first.start, lambda: self._full(waiting))
+            group = feed.group(first.start, full, wait)
             active.append((-1, self._phase(first.start, group, waiting, {})))
-
-    def _full(self, waiting: list[list[Case]]) -> bool:
-        return sum(map(len, waiting)) >= self._set.batch
 
     def _handed(self, level: int, cases: list[Case], waiting: list[list[Case]]) -> Iterator[_Item]:
         """Run a phase of cases from below; a level that breaks gives them their lower answers."""
@@ -325,6 +339,9 @@ class CascadeEngine(EngineAround):
 
     def _finish(self, case: Case) -> Iterator[_Item]:
         """Give the best answer, the highest level's among equals, with all that it took."""
+        if not case.tries:
+            yield from self._say(case, nothing(case, self._clock()))
+            return
         chosen = max(case.tries, key=lambda t: (t.assessment.outcome, t.level))
         steps: list[Step] = []
         for t in case.tries:

@@ -89,6 +89,11 @@ class SelfCheck:
         """Whether log-probabilities can decide."""
         return self.signal != "examples"
 
+    def has_examples(self, request: Request) -> bool:
+        """Whether the question shows examples that will be run."""
+        hints = request.hints or Hints()
+        return _is_python(request, hints) and bool(self._examples(request, hints))
+
     def assess(self, request: Request, answer: Completion, tests: Tests) -> Assessment:
         """Check one answer that did not fail.
 

@@ -28,6 +28,7 @@ from lichen.core.ports import Engine
 from lichen.engines.options import read_options
 
 COSTS: Final = ("cpu", "time")
+UNCHECKED: Final = ("give", "last")
 _POINT: Final = 2
 
 
@@ -41,6 +42,8 @@ class CascadeOptions:
             wrapped engine leaves out there (another prompt form of the same model), and perhaps
             ``strategies`` that take their place.
         signal: ``examples``, ``confidence`` or ``examples_or_confidence``.
+        unchecked: what becomes of questions without examples that can be run: ``give`` an answer
+            that nothing else rejects, or ask the ``last`` level at once.
         threshold: probability of being right below which an answer is handed on, in [0, 1].
         statistic: log-probability that stands for an answer, ``mean`` or ``min``.
         calibration: points (log-probability, probability of being right), as
@@ -57,6 +60,7 @@ class CascadeOptions:
 
     levels: tuple[Mapping[str, object], ...]
     signal: str = "examples"
+    unchecked: str = "give"
     threshold: float = 0.5
     statistic: str = "mean"
     calibration: tuple[tuple[float, ...], ...] = ()
@@ -72,6 +76,7 @@ class CascadeOptions:
         """Check names, ranges and combinations."""
         chosen = (
             ("signal", self.signal, SIGNALS),
+            ("unchecked", self.unchecked, UNCHECKED),
             ("statistic", self.statistic, STATISTICS),
             ("cost", self.cost, COSTS),
         )
@@ -88,6 +93,8 @@ class CascadeOptions:
             raise ValueError("self_tests >= 0, batch >= 1, minimum >= 1, recheck_every >= 2")
         if self.overlap and self.cost != "time":
             raise ValueError("overlap needs cost = 'time': shared CPU-seconds cannot be told apart")
+        if self.unchecked == "last" and self.signal == "confidence":
+            raise ValueError("unchecked = 'last' needs a signal that runs the question's examples")
         self.fitted()
 
     def fitted(self) -> Calibration | None:
@@ -141,6 +148,7 @@ class Cascade:
             self_tests=chosen.self_tests,
             switch=chosen.switch,
             recheck_every=chosen.recheck_every,
+            unchecked_last=chosen.unchecked == "last",
         )
         return CascadeEngine(
             levels,
