@@ -18,10 +18,10 @@ import numpy as np
 from compression_rows import Row
 
 from lichen.catalog.tensor_types import TensorType
-from lichen.compose.compression import Wanted, context_of, importance_from
 from lichen.compose.compression_gate import base_of
 from lichen.compose.compression_workshop import bill_of
 from lichen.compose.cost_in_turns import cost_in_turns, open_file
+from lichen.compose.making import Wanted, context_of, importance_from
 from lichen.compose.spec import load
 from lichen.compression.agreement import Comparing, measure_agreement
 from lichen.compression.applying import apply_recipe, compress_file

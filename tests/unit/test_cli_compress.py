@@ -17,6 +17,7 @@ from lichen.cli.compress import command
 from lichen.cli.models import command as models
 from lichen.compose import compression as compose
 from lichen.compose import compression_search as searching
+from lichen.compose import making
 from lichen.compose.compression_search import structures
 from lichen.compose.compression_workshop import EngineWorkshop, Measures
 from lichen.compose.recommended import recommendations
@@ -349,7 +350,7 @@ def test_the_workshop_turns_failures_into_findings(shell: Shell) -> None:
             sha256="0",
             size_bytes=1,
         ),
-        compose.Wanted(corpus=(shell.folder / "code",)),
+        making.Wanted(corpus=(shell.folder / "code",)),
         searching.Limits(budget=searching.Budget(seconds=60), candidates=1, random=0),
         lambda _what: None,
     )
@@ -395,11 +396,11 @@ def test_finalists_make_up_for_rounding_errors(shell: Shell) -> None:
         sha256="0",
         size_bytes=1,
     )
-    wanted = compose.Wanted(corpus=(shell.folder / "code",))
+    wanted = making.Wanted(corpus=(shell.folder / "code",))
     with open_meter(probes=["process"]) as meter:
         workshop = EngineWorkshop(
             source=source,
-            context=compose.context_of(source, ["requantise"], wanted),
+            context=making.context_of(source, ["requantise"], wanted),
             folder=shell.folder / "work",
             measures=[Measures(agreement=noted, cost=lambda _a, _b: cost(0.5))] * 2,
             judge=Gate(),

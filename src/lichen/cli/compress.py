@@ -15,6 +15,7 @@ from lichen.cli import compress_view as view
 from lichen.cli import console
 from lichen.compose import compression as compose
 from lichen.compose import compression_search as searching
+from lichen.compose import making
 from lichen.compose.build import make_catalog
 from lichen.compose.settings import store_url
 from lichen.compose.spec import RunSpec, load
@@ -73,7 +74,7 @@ class Wish:
     out: Path
     task: bool
     level: Level
-    wanted: compose.Wanted
+    wanted: making.Wanted
     as_json: bool
 
 
@@ -150,14 +151,14 @@ def command(  # noqa: PLR0913 (one parameter per documented option)
     """
     flags = {"task.name": task, "task.half": half, "task.limit": limit}
     spec = load([], models=[model], flags=flags, sets=sets)
-    made = compose.find_recipe(recipe) if recipe is not None else None
+    made = making.find_recipe(recipe) if recipe is not None else None
     if made is not None:
         methods_of(made)  # a mistake in an option is said before anything is fetched
     catalog = make_catalog(console.download_progress())
     source = catalog.model(model)
     target = out or Path(f"{Path(source.path).stem}-small.gguf")
     if not dry_run:
-        compose.check_target(target, Path(source.path))
+        making.check_target(target, Path(source.path))
     with _measuring("importance") as progress, _measuring("how inputs vary together") as reading:
         wish = Wish(
             spec=spec,
@@ -165,9 +166,9 @@ def command(  # noqa: PLR0913 (one parameter per documented option)
             out=target,
             task=task is not None,
             level=Level(level),
-            wanted=compose.Wanted(
+            wanted=making.Wanted(
                 corpus=corpus,
-                importance=compose.importance_from(importance, progress),
+                importance=making.importance_from(importance, progress),
                 reading=reading,
                 note=console.note,
             ),
@@ -187,16 +188,13 @@ def _with_recipe(wish: Wish, recipe: Recipe, judging: compose.Judging, *, dry_ru
     source = Path(wish.source.path)
     before = predict(open_model(source))
     if dry_run:
-        names = [step.method for step in recipe.steps]
-        context = compose.context_of(wish.source, names, wish.wanted)
+        context = making.context_of(wish.source, making.methods_in(recipe), wish.wanted)
         after = predict(apply_recipe(open_model(source), recipe, context))
         plan = {"before": before, "after": after, "recipe": recipe.to_toml()}
         console.emit_json(plan) if wish.as_json else view.show_prediction(before, after)
         return
     with console.progress(f"writing {wish.out}", None) as advance:
-        artifact, context = compose.made(
-            wish.source, recipe, wish.out, wish.wanted, _bytes(advance)
-        )
+        artifact, context = making.made(wish.source, recipe, wish.out, wish.wanted, _bytes(advance))
     held_out = (context.corpus or open_corpus(wish.wanted.corpus)).held_out
     verdict = judging.verdict(wish.spec, wish.level, wish.out, held_out, task=wish.task)
     after = predict(open_model(wish.out))

@@ -100,7 +100,7 @@ def solution_of(base: SolutionSpec, candidate: CandidateSet, name: str) -> Solut
         level = _level(base, strategies[:at])
         routed = StrategySpec.model_validate({"name": "cascade", "levels": [level], **options})
         strategies.insert(at, routed)
-        changes |= {"model": first, "strategies": tuple(strategies)}
+        changes |= {"model": first, "recipe": "", "strategies": tuple(strategies)}
     return base.model_copy(update=changes)
 
 
@@ -112,6 +112,7 @@ def _level(base: SolutionSpec, inner: Sequence[StrategySpec]) -> dict[str, Any]:
     """Describe the solution's own model as the cascade's next level, with the same strategies."""
     level: dict[str, Any] = {
         "model": base.model,
+        "recipe": base.recipe,
         "engine": base.engine.model_dump(mode="json"),
         "strategies": [s.model_dump(mode="json") for s in inner],
     }

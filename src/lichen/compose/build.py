@@ -28,6 +28,7 @@ from lichen.benchmark.run import Generation, Solution
 from lichen.benchmark.tasks import DATA_SETS, TASKS, TaskContext
 from lichen.catalog import Catalog
 from lichen.compose import settings
+from lichen.compose.made_models import model_of
 from lichen.compose.recommended import recommendations
 from lichen.compose.spec import RunSpec, SolutionSpec, TaskSpec, spec_hash
 from lichen.core.errors import ConfigError
@@ -124,14 +125,7 @@ def make_solution(
 ) -> Solution:
     """Fetch a solution's model and say how to open it; nothing is loaded yet."""
     ENGINES.get(spec.engine.name)  # an unknown name is refused now, not at loading
-    model: ModelArtifact | None = None
-    if spec.model is not None and spec.engine.name not in MODEL_FREE_ENGINES:
-        model = catalog.model(spec.model)
-    elif spec.model is None and spec.engine.name not in MODEL_FREE_ENGINES:
-        raise ConfigError(
-            f'the solution {spec.name!r} names no model: add  model = "NAME"  '
-            "(see  lichen models list)"
-        )
+    model = None if spec.engine.name in MODEL_FREE_ENGINES else model_of(spec, catalog)
     options = spec.engine.options
     if spec.model is not None and spec.engine.name == "openai_http":
         options.setdefault("model", spec.model)

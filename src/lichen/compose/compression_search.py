@@ -19,10 +19,11 @@ from typing import Final
 
 import lichen
 from lichen.compose import settings
-from lichen.compose.compression import Judging, Wanted, context_of
+from lichen.compose.compression import Judging
 from lichen.compose.compression_gate import base_of
 from lichen.compose.compression_workshop import EngineWorkshop, Measures, bill_of
 from lichen.compose.cost_in_turns import cost_in_turns, open_file
+from lichen.compose.making import Wanted, context_of
 from lichen.compose.spec import RunSpec
 from lichen.compression.agreement import Comparing, measure_agreement
 from lichen.compression.applying import apply_recipe

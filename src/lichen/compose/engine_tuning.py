@@ -19,6 +19,7 @@ from lichen.acceleration.tuning_cache import TuningCache, TuningKey, machine_id
 from lichen.catalog import Catalog
 from lichen.compose import settings
 from lichen.compose.acceleration import base_of, solution_of
+from lichen.compose.made_models import model_of
 from lichen.compose.spec import RunSpec, SolutionSpec
 from lichen.core.errors import ConfigError
 from lichen.core.ports import Engine
@@ -61,13 +62,11 @@ def tune_engine(
         EngineError: the engine cannot be opened or measured.
     """
     base = base_of(spec)
-    if base.model is None:
-        raise ConfigError(f'the solution {base.name!r} names no model: add  model = "NAME"')
     if any(s.name == "concurrency" for s in base.strategies):
         raise ConfigError(
             f"the solution {base.name!r} sets its concurrency already: leave that strategy out"
         )
-    model = catalog.model(base.model)
+    model = model_of(base, catalog)
     factory = ENGINES.get(base.engine.name)
 
     def open_engine(changes: Mapping[str, object]) -> Engine:

@@ -22,6 +22,8 @@ MARK: Final = "# Written by lichen accelerate."
 def solution_text(spec: SolutionSpec, remarks: Sequence[str] = ()) -> str:
     """Return a solution as TOML text, with remarks as comments at the top."""
     document = spec.model_dump(mode="json", exclude_none=True)
+    if not spec.recipe:
+        del document["recipe"]
     lines = [MARK, *(f"# {_one_line(r)}" for r in remarks), *_document(document)]
     return "\n".join(lines) + "\n"
 

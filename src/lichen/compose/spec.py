@@ -75,10 +75,15 @@ class StrategySpec(BaseModel):
 
 
 class SolutionSpec(_Spec):
-    """One solution: what is compared. Strategies are listed from the engine outwards."""
+    """One solution: what is compared. Strategies are listed from the engine outwards.
+
+    ``recipe`` makes the model smaller first: the name of a shipped recipe, or a recipe's TOML. In a
+    file it may be a path that ends in ``.toml``, relative to that file.
+    """
 
     name: str = Field(default="", max_length=100)
     model: str | None = None
+    recipe: str = ""
     engine: EngineSpec = EngineSpec()
     generation: GenerationSpec = GenerationSpec()
     strategies: tuple[StrategySpec, ...] = ()
@@ -163,7 +168,7 @@ def load(
     Raises:
         ConfigError: unreadable file, unknown key, value out of range; says which and where.
     """
-    document = _documents([(f, _read(f)) for f in files])
+    document = _documents([(f, _with_recipes(_read(f), f.parent)) for f in files])
     document.setdefault("solutions", []).extend(_of_models(models, presets))
     for path, value in (flags or {}).items():
         if value is not None:
@@ -187,6 +192,24 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"cannot read {path}: {exc.strerror or exc}") from exc
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise ConfigError(f"{path} is not TOML: {exc}") from exc
+
+
+def _with_recipes(document: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the document with the text of each recipe file that a solution or level names."""
+    return {key: _with_recipe(key, value, folder) for key, value in document.items()}
+
+
+def _with_recipe(key: str, value: Any, folder: Path) -> Any:
+    if isinstance(value, dict):
+        return _with_recipes(value, folder)
+    if isinstance(value, list):
+        return [_with_recipe("", entry, folder) for entry in value]
+    if key == "recipe" and isinstance(value, str) and value.endswith(".toml"):
+        try:
+            return (folder / value).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as exc:
+            raise ConfigError(f"the recipe {value!r} cannot be read: {exc}") from exc
+    return value
 
 
 def _documents(parts: Sequence[tuple[Path, dict[str, Any]]]) -> dict[str, Any]:

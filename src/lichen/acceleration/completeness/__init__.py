@@ -8,6 +8,6 @@ no quality, is CodeFast's (arXiv 2407.20042), which trains a classifier on hidde
 text alone decides: no training, any engine, and every decision can be replayed.
 """
 
-from lichen.acceleration.completeness.rule import CompleteCode, Wanted, wanted_of
+from lichen.acceleration.completeness.rule import ALIASES, CompleteCode, Wanted, wanted_of
 
-__all__ = ["CompleteCode", "Wanted", "wanted_of"]
+__all__ = ["ALIASES", "CompleteCode", "Wanted", "wanted_of"]
