@@ -6,13 +6,16 @@ model: ``LICHEN_TEST_FETCH=0`` forbids even that.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pwd
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
@@ -40,6 +43,35 @@ def model_135m(catalog: Catalog) -> Path:
         return Path(catalog.model("smollm2-135m").path)
     except FetchError as exc:
         pytest.skip(f"needs the model smollm2-135m: {exc}")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A two-layer model of a few kilobytes that llama.cpp runs."""
+    pytest.importorskip("xllamacpp")
+    from lichen.testing.gguf_files import TinyModel
+
+    path = tmp_path_factory.mktemp("tiny") / "tiny.gguf"
+    path.write_bytes(TinyModel().to_bytes())
+    return path
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """Load a script of the benchmarks folder as a module, by its name."""
+    folder = Path(__file__).parent.parent / "benchmarks"
+
+    def get(name: str) -> ModuleType:
+        monkeypatch.syspath_prepend(str(folder))
+        spec = importlib.util.spec_from_file_location(f"benchmark_{name}", folder / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look their module up
+        spec.loader.exec_module(module)
+        return module
+
+    return get
 
 
 @pytest.fixture(scope="session")

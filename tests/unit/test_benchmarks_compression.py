@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -30,45 +29,34 @@ from lichen.testing.gguf_files import TinyModel
 
 pytest.importorskip("gguf")
 
+Script = Callable[[str], ModuleType]
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 PAGE = "docs/explanation/compression/{}.md"
 FACTS = {"tokens": 64, "rounds": 2, "lichen": "1"}
 
 
-def script(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """A script of the benchmarks folder, as a module."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
-def measuring(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def measuring(script: Script) -> ModuleType:
     """The script that measures."""
-    return script("recipes", monkeypatch)
+    return script("recipes")
 
 
 @pytest.fixture
-def pages(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def pages(script: Script) -> ModuleType:
     """The script that writes the pages."""
-    return script("compression_pages", monkeypatch)
+    return script("compression_pages")
 
 
 @pytest.fixture
-def drawing(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def drawing(script: Script) -> ModuleType:
     """The script that draws."""
-    return script("compression_picture", monkeypatch)
+    return script("compression_picture")
 
 
 @pytest.fixture
-def table(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def table(script: Script) -> ModuleType:
     """The recipes."""
-    return script("compression_rows", monkeypatch)
+    return script("compression_rows")
 
 
 def three(value: float) -> dict[str, float]:
@@ -194,9 +182,9 @@ def test_models_do_not_disturb_each_other(
     assert document["m"]["moments"] == {"wall_s": 1.0, "cpu_s": 2.0}
 
 
-def test_a_request_weighs_both_phases(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_weighs_both_phases(script: Script) -> None:
     """The ratio of a request is that of the tokens it is made of, between those of its phases."""
-    workbench = script("compression_bench", monkeypatch)
+    workbench = script("compression_bench")
     nothing = Missing(reason="not looked at")
     half, same = (Interval(low=v - 0.1, value=v, high=v + 0.1) for v in (0.5, 1.0))
     cost = CostValue(
@@ -216,9 +204,9 @@ def test_a_request_weighs_both_phases(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+def bench(monkeypatch: pytest.MonkeyPatch, script: Script, tmp_path: Path) -> Iterator[Any]:
     """A workbench for a tiny model with a copied output matrix; it makes files and runs none."""
-    workbench = script("compression_bench", monkeypatch)
+    workbench = script("compression_bench")
     monkeypatch.setattr(workbench.Bench, "_compared", lambda _self, _child: {"compared": True})
     path = tmp_path / "tiny.gguf"
     path.write_bytes(TinyModel(embedding_kind="Q5_0", output_kind="Q8_0", width=256).to_bytes())

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,30 +17,20 @@ from lichen.core.errors import ConfigError
 from lichen.core.generation import Request
 from lichen.testing.engine import ScriptedEngine
 
+Script = Callable[[str], ModuleType]
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
-def script(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """A script of the benchmarks folder, as a module."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
-def strategies(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def strategies(script: Script) -> ModuleType:
     """The script that measures."""
-    return script("strategies", monkeypatch)
+    return script("strategies")
 
 
 @pytest.fixture
-def pages(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def pages(script: Script) -> ModuleType:
     """The script that writes the pages."""
-    return script("strategy_pages", monkeypatch)
+    return script("strategy_pages")
 
 
 def three(value: float) -> dict[str, float]:
@@ -204,11 +194,9 @@ def test_each_solution_is_plain_with_one_strategy(strategies: ModuleType) -> Non
         assert other.model == ("s" if other.strategies[0].name == "cascade" else "m")
 
 
-def test_a_killed_measurement_keeps_whole_rows(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_killed_measurement_keeps_whole_rows(script: Script, tmp_path: Path) -> None:
     """Rows that were written are there after a kill; half a row is done again."""
-    speculation = script("speculation", monkeypatch)
+    speculation = script("speculation")
     path = tmp_path / "a" / "journal.jsonl"
     first = speculation.Journal(path)
     first.add({"id": "1"})
@@ -220,9 +208,9 @@ def test_a_killed_measurement_keeps_whole_rows(
     assert speculation.Journal(path).rows == [{"id": "1"}, {"id": "2"}]
 
 
-def test_answers_are_compared_token_by_token(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_are_compared_token_by_token(script: Script) -> None:
     """Equal texts in other tokens are told apart from equal tokens, and a difference is placed."""
-    speculation = script("speculation", monkeypatch)
+    speculation = script("speculation")
     request = Request(id="a", prompt="x", stream=True)
 
     def said(text: str, pieces: list[str]) -> ScriptedEngine:

@@ -20,20 +20,10 @@ from lichen.compression.types import dequantised, type_named
 from lichen.core.errors import ConfigError
 from lichen.engines.llama_cpp.native.moments import cut, measure_moments
 from lichen.engines.llama_cpp.native.quantise import Quantiser
-from lichen.testing.gguf_files import TinyModel
 
 TOKENS = list(range(40, 240)) * 2
 TYPES = sorted(CODED)
 STEP = {"types": {"layers": "IQ4_NL"}, "compensate": True}
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A two-layer model that llama.cpp runs."""
-    pytest.importorskip("xllamacpp")
-    path = tmp_path_factory.mktemp("tiny") / "tiny.gguf"
-    path.write_bytes(TinyModel().to_bytes())
-    return path
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from lichen.compression.gate.ports import (
     TaskValue,
 )
 from lichen.compression.model_file import open_model, write_model
-from lichen.core.errors import EngineError, UnknownNameError
+from lichen.core.errors import ConfigError, EngineError, UnknownNameError
 from lichen.core.interval import Interval
 from lichen.core.measurement import Component, Method, Missing, Reading
 from lichen.testing.gguf_files import CHAT_TEMPLATE, TinyModel
@@ -269,6 +269,24 @@ def test_an_engine_that_cannot_run_the_child_fails_that_check(files):
     assert found.keys() == {"quality", "answers"}
     assert "could not be finished: llama.cpp cannot load" in found["quality"]
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        EngineError("a model gives logits that are no numbers: its weights are damaged"),
+        ConfigError("the models share no more than 3 tokens: they are no relatives"),
+    ],
+    ids=["no numbers", "no relatives"],
+)
+def test_models_that_cannot_be_compared_fail_that_check(files, error):
+    """Weights that give no numbers, or a stranger's vocabulary: a finding, and nothing dear runs."""
+
+    def broken(_parent: Path, _child: Path) -> AgreementValue:
+        raise error
+
+    found = failing(files, agreement=broken)
+    assert found == {"agreement": f"the check could not be finished: {error}"}
 
 
 @pytest.mark.parametrize(

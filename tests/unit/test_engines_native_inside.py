@@ -27,15 +27,6 @@ from lichen.testing.gguf_files import TinyModel
 TOKENS = list(range(40, 240)) * 2
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A two-layer model that llama.cpp runs."""
-    pytest.importorskip("xllamacpp")
-    path = tmp_path_factory.mktemp("tiny") / "tiny.gguf"
-    path.write_bytes(TinyModel().to_bytes())
-    return path
-
-
 @pytest.mark.parametrize(
     ("function", "fields"),
     [
