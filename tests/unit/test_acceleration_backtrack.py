@@ -283,6 +283,8 @@ def test_tokens_that_cannot_be_placed_give_no_turns() -> None:
     """An engine whose tokens are not its text is believed about neither."""
     assert turns_of(completion("abc", token("q", x=-0.2))) == []
     assert turns_of(completion("", token("q", x=-0.2))) == []
+    endless = "ab" * 40_000
+    assert turns_of(completion(endless, token(endless, x=-0.2))) == []
 
 
 def test_bad_options_are_refused() -> None:

@@ -32,6 +32,9 @@ ALTERNATIVES: Final = 5
 _ROOM: Final = 32
 """New tokens that a second way may have beyond twice what the first answer had."""
 
+_LONGEST: Final = 65_536
+"""Characters of an answer whose tokens are placed; looking takes the square of that."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
@@ -261,6 +264,8 @@ def _begin(text: str, tokens: Sequence[TokenLogprob]) -> int | None:
     The answer may have been cut, so its end is a beginning of what was generated.
     """
     said = "".join(token.text for token in tokens)
+    if len(text) > _LONGEST:
+        return None
     starts = range(max(len(text) - len(said), 0), len(text))
     return next((start for start in starts if said.startswith(text[start:])), None)
 
