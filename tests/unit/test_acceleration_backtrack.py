@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -25,7 +25,6 @@ from lichen.core.generation import (
 )
 from lichen.core.measurement import Usage
 from lichen.core.ports import Engine
-from lichen.core.task import Trial, Verdict
 from lichen.testing.engine import Line, ScriptedEngine, words
 from lichen.testing.in_process_sandbox import InProcessSandbox
 
@@ -44,14 +43,6 @@ def number_of(token: str, text: str) -> int:
 POWER = number_of("**", WRONG)
 
 
-class Charging(InProcessSandbox):
-    """A sandbox that charges a tenth of a second per trial."""
-
-    def judge(self, trials: Iterable[Trial]) -> Iterator[tuple[str, Verdict]]:
-        for name, verdict in super().judge(trials):
-            yield name, replace(verdict, cpu_s=0.1)
-
-
 def ask(name: str = "a", **kwargs: object) -> Request:
     """A question that shows an example."""
     if not {"prompt", "prefix"} & set(kwargs):
@@ -64,7 +55,7 @@ def around(
 ) -> tuple[Engine, ScriptedEngine]:
     """The strategy around a scripted engine, and that engine."""
     inner = ScriptedEngine(script, slots=slots)
-    context = StrategyContext(sandbox=Charging())
+    context = StrategyContext(sandbox=InProcessSandbox(cpu_s=0.1))
     return STRATEGIES.get("backtrack")(options, context).wrap(inner), inner
 
 

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from lichen.acceleration.examples import MAX_EXAMPLES, Example, check_source, examples_of
+from lichen.acceleration.examples import (
+    MAX_EXAMPLES,
+    Example,
+    check_source,
+    examples_of,
+    runnable,
+)
+from lichen.core.generation import Hints, Request
 from lichen.core.task import Trial, Verdict
 from lichen.testing.in_process_sandbox import InProcessSandbox
 
@@ -147,3 +154,26 @@ def test_humaneval_prompts_show_examples_that_the_references_pass(
             wrong.append(row["task_id"])
     assert shown == 139
     assert wrong == ["HumanEval/47", "HumanEval/116"]
+
+
+GIVEN = 'def f(a):\n    """>>> f(1)\n    2\n    """\n'
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({}, ""),
+        ({"hints": None}, "not known"),
+        ({"hints": Hints(language="python", given=GIVEN)}, "not known"),
+        ({"hints": Hints(language="java", entry_point="f", given=GIVEN)}, "only Python"),
+        ({"hints": Hints(language="python", entry_point="g", given=GIVEN)}, "no examples"),
+    ],
+)
+def test_where_no_example_can_be_run_the_reason_is_told(
+    changes: dict[str, Hints | None], why: str
+) -> None:
+    """Either examples or a reason, never both."""
+    hints = changes.get("hints", Hints(language="Python", entry_point="f", given=GIVEN))
+    examples, reason = runnable(Request(id="r", prompt="f(1) == 3", hints=hints))
+    assert [e.call for e in examples] == ([] if why else ["f(1)"])
+    assert reason == why if not why else why in reason

@@ -290,14 +290,6 @@ class TestStopWhenComplete:
         assert step(done).action == "stopped: repetition"
 
 
-class Counting(InProcessSandbox):
-    """A sandbox that charges a tenth of a second per trial."""
-
-    def judge(self, trials: Iterable[Trial]) -> Iterator[tuple[str, Verdict]]:
-        for name, verdict in super().judge(trials):
-            yield name, replace(verdict, cpu_s=0.1)
-
-
 class Broken:
     """A sandbox that cannot contain anything."""
 
@@ -317,7 +309,9 @@ class TestStopWhenPassing:
 
     def test_it_stops_when_the_examples_pass(self) -> None:
         """The answer ends with the line at which all pass; the sandbox's cost is charged."""
-        engine, inner = around("stop_when_passing", lambda _: HEAD + BODY + BABBLE, Counting())
+        engine, inner = around(
+            "stop_when_passing", lambda _: HEAD + BODY + BABBLE, InProcessSandbox(cpu_s=0.1)
+        )
         done = one(engine, ask())
         assert done.text == (HEAD + BODY).rstrip("\n")
         assert inner.cancelled == ["a"]
@@ -329,14 +323,18 @@ class TestStopWhenPassing:
         """Code that fails is not stopped; a second version that passes is."""
         wrong = "    return 3 * r * r\n\n\n"
         again = "def area(r):\n    pi = 3.14159265\n    return pi * r * r\n"
-        engine, _ = around("stop_when_passing", lambda _: HEAD + wrong + again + BABBLE, Counting())
+        engine, _ = around(
+            "stop_when_passing",
+            lambda _: HEAD + wrong + again + BABBLE,
+            InProcessSandbox(cpu_s=0.1),
+        )
         done = one(engine, ask())
         assert done.text == (HEAD + wrong + again).rstrip("\n")
         assert step(done).cpu_s == pytest.approx(0.2)
 
     def test_a_wrong_answer_costs_a_few_runs_at_most(self) -> None:
         """Attempts are bounded and further and further apart, however long the babble."""
-        box = Counting()
+        box = InProcessSandbox(cpu_s=0.1)
         text = (
             HEAD + "    return 1\n" + "".join(f"def g{i}(x):\n    return x\n\n" for i in range(60))
         )
@@ -352,7 +350,7 @@ class TestStopWhenPassing:
 
     def test_half_a_function_is_not_tried(self) -> None:
         """A function that could still end without an answer is no candidate, even if it passes."""
-        box = Counting()
+        box = InProcessSandbox(cpu_s=0.1)
         early = "    if r == 0:\n        return 0\n    if r == 1:\n        return 3.14\n"
         engine, _ = around("stop_when_passing", lambda _: HEAD + early + BODY + BABBLE, box)
         assert one(engine, ask()).text == (HEAD + early + BODY).rstrip("\n")
@@ -361,20 +359,24 @@ class TestStopWhenPassing:
     def test_branches_that_all_return_are_tried(self) -> None:
         """A function closed by if and else needs no further line."""
         closed = "    if r:\n        return math.pi * r * r\n    else:\n        return 0\n"
-        engine, _ = around("stop_when_passing", lambda _: HEAD + closed + BABBLE, Counting())
+        engine, _ = around(
+            "stop_when_passing", lambda _: HEAD + closed + BABBLE, InProcessSandbox(cpu_s=0.1)
+        )
         assert one(engine, ask()).text == (HEAD + closed).rstrip("\n")
 
     def test_imports_of_the_question_are_there(self) -> None:
         """An answer that leaves out what the question imports is run with it."""
         text = FENCED + "def area(r):\n" + BODY + BABBLE
-        engine, _ = around("stop_when_passing", lambda _: text, Counting())
+        engine, _ = around("stop_when_passing", lambda _: text, InProcessSandbox(cpu_s=0.1))
         assert one(engine, ask()).text == (FENCED + "def area(r):\n" + BODY).rstrip("\n")
 
     def test_helpers_that_come_later_are_waited_for(self) -> None:
         """A run that fails for want of a helper is repeated when something has been added."""
         text = FENCED + "def area(r):\n    return p() * r * r\n\ndef q():\n    return 1\n\n"
         text += "def p():\n    return 3.14159\n"
-        engine, _ = around("stop_when_passing", lambda _: text + BABBLE, Counting())
+        engine, _ = around(
+            "stop_when_passing", lambda _: text + BABBLE, InProcessSandbox(cpu_s=0.1)
+        )
         assert one(engine, ask()).text == text.rstrip("\n")
 
     @pytest.mark.parametrize(
@@ -382,14 +384,16 @@ class TestStopWhenPassing:
         [
             (ask(hints=None), "not known"),
             (ask(hints=replace(HINTS, language="java")), "only Python"),
-            (ask(hints=replace(HINTS, given="def area(r):\n    '''Area.'''\n")), "0 examples"),
+            (ask(hints=replace(HINTS, given="def area(r):\n    '''Area.'''\n")), "no examples"),
             (ask(prefix="a", suffix="b"), "not known"),
         ],
         ids=["no hints", "java", "no examples", "infill"],
     )
     def test_what_cannot_be_tried_is_passed_on(self, request_: Request, why: str) -> None:
         """Such requests reach the engine as they are, and the ledger says why."""
-        engine, inner = around("stop_when_passing", lambda _: HEAD + BODY, Counting())
+        engine, inner = around(
+            "stop_when_passing", lambda _: HEAD + BODY, InProcessSandbox(cpu_s=0.1)
+        )
         done = one(engine, request_)
         assert inner.requests == [request_]
         assert why in step(done).detail
@@ -398,7 +402,9 @@ class TestStopWhenPassing:
         """Without given code the user's words are searched for examples."""
         said = Message(role=Role.USER, content="Write area. For example area(0) == 0.")
         engine, _ = around(
-            "stop_when_passing", lambda _: "def area(r):\n    return 0\nx", Counting()
+            "stop_when_passing",
+            lambda _: "def area(r):\n    return 0\nx",
+            InProcessSandbox(cpu_s=0.1),
         )
         done = one(engine, ask(messages=(said,), hints=replace(HINTS, given="")))
         assert done.text == "def area(r):\n    return 0"
@@ -428,7 +434,7 @@ class TestStopWhenPassing:
     def test_ranges_are_checked(self, options: dict[str, object]) -> None:
         """Values that make no sense are refused."""
         with pytest.raises(ConfigError, match="at least 1"):
-            around("stop_when_passing", {}, Counting(), **options)
+            around("stop_when_passing", {}, InProcessSandbox(cpu_s=0.1), **options)
 
     def test_attempts_of_many_threads_are_kept_apart(self) -> None:
         """Rules run in engine threads; the sandbox is asked by one of them at a time."""
@@ -453,7 +459,9 @@ class TestStopWhenPassing:
 def test_a_failed_engine_says_so_through_all_three() -> None:
     """An error after half an answer comes out with the text so far."""
     for name in ("answer_prefix", "stop_when_complete", "stop_when_passing"):
-        engine, _ = around(name, lambda _: Line(text="    half", error="tripped"), Counting())
+        engine, _ = around(
+            name, lambda _: Line(text="    half", error="tripped"), InProcessSandbox(cpu_s=0.1)
+        )
         done = one(engine, ask())
         assert done.finish is Finish.ERROR
         assert done.error == "tripped"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 
 import pytest
 
@@ -14,7 +15,7 @@ from lichen.core.errors import (
     UnknownNameError,
 )
 from lichen.core.footprint import Factor, FactorSet, Footprint
-from lichen.core.generation import Capability, Message, Request, Role, Timings
+from lichen.core.generation import Capability, Message, Request, Role, Timings, distinct
 from lichen.core.interval import Interval
 from lichen.core.measurement import Missing, Usage
 from lichen.core.model import ModelShape
@@ -177,3 +178,19 @@ def test_dimensions_have_units_in_their_fixed_order() -> None:
     assert order.index("computation") < order.index("memory") < order.index("time")
     assert order.index("time") < order.index("energy") < order.index("water")
     assert all(d.unit for d in Dimension)
+
+
+def test_a_request_is_taken_when_it_is_wanted_and_a_repeated_one_is_refused() -> None:
+    """Nothing is read ahead; what came before a repeated id has been given."""
+    taken: list[str] = []
+
+    def asked() -> Iterator[Request]:
+        for name in ("a", "b", "a"):
+            taken.append(name)
+            yield Request(id=name, prompt="x")
+
+    requests = distinct(asked())
+    assert (next(requests).id, taken) == ("a", ["a"])
+    assert next(requests).id == "b"
+    with pytest.raises(ValueError, match="have the id 'a'"):
+        next(requests)

@@ -31,6 +31,7 @@ from lichen.core.generation import (
     Role,
     Step,
     Timings,
+    distinct,
 )
 from lichen.core.measurement import Usage
 from lichen.core.ports import Embedder, Engine
@@ -109,7 +110,6 @@ class _Call:
     source: Iterator[Request]
     flights: dict[str, _Flight] = field(default_factory=dict)
     ready: list[Delta | Completion] = field(default_factory=list)
-    seen: set[str] = field(default_factory=set)
 
 
 class AnswerCacheEngine(EngineAround):
@@ -146,7 +146,7 @@ class AnswerCacheEngine(EngineAround):
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Delta | Completion]:
         """Run requests; see ``lichen.core.ports.Engine``."""
-        call = _Call(iter(requests))
+        call = _Call(distinct(requests))
         while True:
             missed = self._next_miss(call)
             while missed is None and call.ready:
@@ -169,10 +169,6 @@ class AnswerCacheEngine(EngineAround):
         request = next(call.source, None)
         if request is None:
             return None
-        if request.id in call.seen:
-            msg = f"two requests of one generate call have the id {request.id!r}"
-            raise ValueError(msg)
-        call.seen.add(request.id)
         items = self._found(request, call)
         call.ready += items
         return None if items else request

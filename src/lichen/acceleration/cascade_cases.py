@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from lichen.acceleration.self_check import Assessment
-from lichen.core.generation import Completion, Finish, Request, Step, Timings
+from lichen.core.generation import Completion, Finish, Request, Step, Timings, distinct
 from lichen.core.measurement import Usage
 
 
@@ -61,10 +61,9 @@ class Feed:
     """The caller's requests, taken one at a time, grouped by the level where they begin."""
 
     def __init__(self, requests: Iterable[Request], case: Callable[[Request], Case]) -> None:
-        self._source = iter(requests)
+        self._source = distinct(requests)
         self._case = case
         self._next: Case | None = None
-        self._seen: set[str] = set()
 
     def peek(self) -> Case | None:
         """Take the next request if none is held; None at the end."""
@@ -72,10 +71,6 @@ class Feed:
             request = next(self._source, None)
             if request is None:
                 return None
-            if request.id in self._seen:
-                msg = f"two requests of one generate call have the id {request.id!r}"
-                raise ValueError(msg)
-            self._seen.add(request.id)
             self._next = self._case(request)
         return self._next
 

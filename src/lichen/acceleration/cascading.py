@@ -190,8 +190,7 @@ class CascadeEngine(EngineAround):
         def wait(case: Case) -> None:
             waiting[case.start].append(case)
 
-        if not active:
-            feed.first(full, wait)
+        first = feed.first(full, wait) if self._set.overlap or not active else None
         for k, cases in enumerate(waiting):
             busy = any(level == k for level, _ in active) if self._set.overlap else bool(active)
             if cases and not busy:
@@ -200,7 +199,6 @@ class CascadeEngine(EngineAround):
         fed = any(level < 0 for level, _ in active)
         if fed or (active and not self._set.overlap):
             return
-        first = feed.first(full, wait)
         if first is not None:
             group = feed.group(first.start, full, wait)
             active.append((-1, self._phase(first.start, group, waiting, {})))

@@ -16,7 +16,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from lichen.acceleration.completeness.python_names import parse
-from lichen.core.generation import Request, Role
+from lichen.core.generation import Hints, Request, Role
+
+PYTHON: Final = frozenset({"python", "py", "python3"})
+"""Names of the language whose examples are run, lower case."""
 
 MAX_EXAMPLES: Final = 32
 """Examples used of one question; more cost time and tell little."""
@@ -72,6 +75,17 @@ def asked_in(request: Request) -> str:
         return request.hints.given
     said = [m.content for m in request.messages or () if m.role is Role.USER]
     return "\n".join(said) or request.prompt or ""
+
+
+def runnable(request: Request) -> tuple[tuple[Example, ...], str]:
+    """Return the examples that a question shows and, where there are none, why."""
+    hints = request.hints or Hints()
+    if request.kind == "infill" or not hints.entry_point:
+        return (), "what is wanted is not known"
+    if hints.language.lower() not in PYTHON:
+        return (), "only Python is run"
+    examples = examples_of(asked_in(request), hints.entry_point)
+    return examples, "" if examples else "the question shows no examples that can be run"
 
 
 def examples_of(prompt_code: str, entry_point: str) -> tuple[Example, ...]:

@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from lichen.acceleration.examples import asked_in, examples_of
-from lichen.acceleration.self_check import PYTHON, Assessment, Outcome, SelfCheck
+from lichen.acceleration.examples import runnable
+from lichen.acceleration.self_check import Assessment, Outcome, SelfCheck
 from lichen.acceleration.several_answers import timings_of
 from lichen.core.generation import (
     Completion,
     Delta,
     Finish,
-    Hints,
     Request,
     Step,
     TokenLogprob,
@@ -206,16 +205,13 @@ class SecondWays:
         return tuple(
             Step(
                 actor=self._actor,
-                action=f"{_WHICH[way.turn is None]}: {'given' if way is chosen else 'set aside'}",
+                action=_action(way, given=way is chosen),
                 usage=Usage() if way is chosen else way.completion.usage,
                 cpu_s=way.assessment.cpu_s,
                 detail=_said(way),
             )
             for way in case.ways
         )
-
-
-_WHICH: Final = {True: "first answer", False: "second way"}
 
 
 def turns_of(completion: Completion) -> list[Turn]:
@@ -263,24 +259,23 @@ def _begin(text: str, tokens: Sequence[TokenLogprob]) -> int | None:
 
     The answer may have been cut, so its end is a beginning of what was generated.
     """
-    said = "".join(token.text for token in tokens)
     if len(text) > _LONGEST:
         return None
+    said = "".join(token.text for token in tokens)
     starts = range(max(len(text) - len(said), 0), len(text))
     return next((start for start in starts if said.startswith(text[start:])), None)
 
 
 def _unfit(request: Request) -> str:
-    hints = request.hints or Hints()
-    if request.kind == "infill" or not hints.entry_point:
-        return "what is wanted is not known"
-    if hints.language.lower() not in PYTHON:
-        return "only Python is run"
     if request.stop is not None:
         return "it has a stop rule, which follows one answer only; put this strategy outside"
-    if not examples_of(asked_in(request), hints.entry_point):
-        return "the question shows no examples that can be run"
-    return ""
+    _, why_none = runnable(request)
+    return why_none
+
+
+def _action(way: _Way, *, given: bool) -> str:
+    which = "first answer" if way.turn is None else "second way"
+    return f"{which}: {'given' if given else 'set aside'}"
 
 
 def _said(way: _Way) -> str:

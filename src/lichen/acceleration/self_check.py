@@ -17,13 +17,12 @@ from typing import Final
 
 from lichen.acceleration.answer_code import goes_in_circles, python_answer
 from lichen.acceleration.confidence import Calibration, score_of
-from lichen.acceleration.examples import Example, asked_in, check_source, examples_of
+from lichen.acceleration.examples import PYTHON, Example, check_source, runnable
 from lichen.core.errors import SandboxError
 from lichen.core.generation import Completion, Finish, Hints, Request
 from lichen.core.ports import Sandbox
 from lichen.core.task import Limits, Trial
 
-PYTHON: Final = frozenset({"python", "py", "python3"})
 SIGNALS: Final = ("examples", "confidence", "examples_or_confidence")
 
 Tests = Callable[[], tuple[Example, ...]]
@@ -91,8 +90,7 @@ class SelfCheck:
 
     def has_examples(self, request: Request) -> bool:
         """Whether the question shows examples that will be run."""
-        hints = request.hints or Hints()
-        return _is_python(request, hints) and bool(self._examples(request, hints))
+        return bool(self._examples(request))
 
     def assess(self, request: Request, answer: Completion, tests: Tests) -> Assessment:
         """Check one answer that did not fail.
@@ -109,7 +107,7 @@ class SelfCheck:
             code, fault = python_answer(text, entry_point=hints.entry_point, given=hints.given)
         if fault:
             return Assessment(outcome=Outcome.REJECTED, why=f"it is broken: {fault}")
-        examples = self._examples(request, hints) if code else ()
+        examples = self._examples(request) if code else ()
         if examples:
             return self._run(code, hints.entry_point, examples, written=False)
         asks = bool(code) and self.signal != "confidence" and self.sandbox is not None
@@ -120,10 +118,10 @@ class SelfCheck:
             return self._by_confidence(answer)
         return Assessment(outcome=Outcome.ACCEPTED, why="there is nothing to check it by")
 
-    def _examples(self, request: Request, hints: Hints) -> tuple[Example, ...]:
+    def _examples(self, request: Request) -> tuple[Example, ...]:
         if self.signal == "confidence" or self.sandbox is None:
             return ()
-        return examples_of(asked_in(request), hints.entry_point)
+        return runnable(request)[0]
 
     def _run(
         self, code: str, entry_point: str, examples: tuple[Example, ...], *, written: bool

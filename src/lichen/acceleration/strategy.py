@@ -52,6 +52,18 @@ class StrategyContext:
     cpu_s: Callable[[], float] = time.process_time
     clock: Callable[[], float] = time.monotonic
 
+    def sandbox_for(self, strategy: str) -> Sandbox:
+        """Return the sandbox.
+
+        Raises:
+            ConfigError: there is none; says which strategy needs it.
+        """
+        if self.sandbox is None:
+            raise ConfigError(
+                f"the strategy {strategy!r} runs code and needs a sandbox, but there is none"
+            )
+        return self.sandbox
+
 
 @runtime_checkable
 class Strategy(Protocol):

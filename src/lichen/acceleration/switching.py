@@ -16,7 +16,7 @@ from lichen.acceleration.per_request import shut, with_step
 from lichen.acceleration.speculation_switch import Block, Mode, SpeculationSwitch
 from lichen.acceleration.strategy import EngineAround, StrategyContext
 from lichen.core.errors import EngineError, LichenError
-from lichen.core.generation import Completion, Delta, Finish, Request, Step
+from lichen.core.generation import Completion, Delta, Finish, Request, Step, distinct
 from lichen.core.measurement import Usage
 from lichen.core.ports import Engine
 
@@ -266,19 +266,13 @@ class _Source:
     """The caller's requests, one ahead; a repeated id is refused across segments too."""
 
     def __init__(self, requests: Iterable[Request]) -> None:
-        self._requests = iter(requests)
+        self._requests = distinct(requests)
         self._next: Request | None = None
-        self._seen: set[str] = set()
 
     def peek(self) -> Request | None:
         """Return the next request without using it up; None at the end."""
         if self._next is None:
             self._next = next(self._requests, None)
-            if self._next is not None:
-                if self._next.id in self._seen:
-                    msg = f"two requests of one generate call have the id {self._next.id!r}"
-                    raise ValueError(msg)
-                self._seen.add(self._next.id)
         return self._next
 
     def take(self) -> Request:

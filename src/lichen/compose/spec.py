@@ -30,6 +30,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from lichen.compose import presets as shipped
+from lichen.compression.recipe import recipe_text
 from lichen.core.errors import ConfigError
 
 Scalar = str | int | float | bool
@@ -205,10 +206,7 @@ def _with_recipe(key: str, value: Any, folder: Path) -> Any:
     if isinstance(value, list):
         return [_with_recipe("", entry, folder) for entry in value]
     if key == "recipe" and isinstance(value, str) and value.endswith(".toml"):
-        try:
-            return (folder / value).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as exc:
-            raise ConfigError(f"the recipe {value!r} cannot be read: {exc}") from exc
+        return recipe_text(folder / value)
     return value
 
 

@@ -98,11 +98,19 @@ def parse_recipe(text: str, *, where: str = "the recipe") -> Recipe:
 
 def read_recipe(path: Path) -> Recipe:
     """Read a recipe file; see ``parse_recipe``."""
+    return parse_recipe(recipe_text(path), where=f"the recipe {str(path)!r}")
+
+
+def recipe_text(path: Path) -> str:
+    """Return what a recipe file says.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
     try:
-        text = path.read_text("utf-8")
+        return path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(f"the recipe {str(path)!r} cannot be read: {exc}") from exc
-    return parse_recipe(text, where=f"the recipe {str(path)!r}")
 
 
 def _step(table: Mapping[str, object], number: int, where: str) -> RecipeStep:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, Protocol, runtime_checkable
@@ -118,6 +119,21 @@ class Request:
         if self.messages is not None:
             return "chat"
         return "raw" if self.prompt is not None else "infill"
+
+
+def distinct(requests: Iterable[Request]) -> Iterator[Request]:
+    """Yield the requests of one generate call as they are taken.
+
+    Raises:
+        ValueError: two of them have one id.
+    """
+    seen: set[str] = set()
+    for request in requests:
+        if request.id in seen:
+            msg = f"two requests of one generate call have the id {request.id!r}"
+            raise ValueError(msg)
+        seen.add(request.id)
+        yield request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from lichen.core.errors import EngineError
-from lichen.core.generation import Completion, Delta, Request
+from lichen.core.generation import Completion, Delta, Request, distinct
 
 Clock = Callable[[], float]
 
@@ -89,8 +89,7 @@ class Fanout:
         """
         out: queue.SimpleQueue[Delta | Future[Completion]] = queue.SimpleQueue()
         running: _Running = {}
-        seen: set[str] = set()
-        source = iter(requests)
+        source = distinct(requests)
         exhausted = False
         try:
             while True:
@@ -99,7 +98,7 @@ class Fanout:
                     if request is None:
                         exhausted = True
                     else:
-                        self._start(request, seen, running, out, work)
+                        self._start(request, running, out, work)
                 if not running:
                     return
                 item = out.get()
@@ -116,15 +115,10 @@ class Fanout:
     def _start(
         self,
         request: Request,
-        seen: set[str],
         running: _Running,
         out: queue.SimpleQueue[Delta | Future[Completion]],
         work: Work,
     ) -> None:
-        if request.id in seen:
-            msg = f"two requests of one generate call have the id {request.id!r}"
-            raise ValueError(msg)
-        seen.add(request.id)
         job = Job(request, self._clock(), out.put)
         with self._lock:
             if self._closed:

@@ -19,6 +19,7 @@ from lichen.core.generation import (
     Finish,
     Request,
     TokenLogprob,
+    distinct,
 )
 from lichen.core.measurement import Usage
 from lichen.engines.transcript import Transcript
@@ -111,17 +112,12 @@ class ScriptedEngine:
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Delta | Completion]:
         """Run requests; see ``lichen.core.ports.Engine``."""
-        source = iter(requests)
+        source = distinct(requests)
         active: list[_Sequence] = []
-        seen: set[str] = set()
         try:
             while True:
                 self._check_open()
                 while len(active) < self._slots and (request := next(source, None)) is not None:
-                    if request.id in seen:
-                        msg = f"two requests of one generate call have the id {request.id!r}"
-                        raise ValueError(msg)
-                    seen.add(request.id)
                     active.append(self._begin(request))
                 if not active:
                     return

@@ -7,22 +7,28 @@ processes; containment is tested where the real sandbox is.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from lichen.core.ports import Execution, Program
 from lichen.core.task import Status, Trial, Verdict
 
 
 class InProcessSandbox:
-    """Implements ``lichen.core.ports.Sandbox`` by ``exec``."""
+    """Implements ``lichen.core.ports.Sandbox`` by ``exec``.
 
-    def __init__(self) -> None:
+    Args:
+        cpu_s: CPU-seconds that every trial is said to have taken; None where that is not known.
+    """
+
+    def __init__(self, *, cpu_s: float | None = None) -> None:
         self.trials: list[Trial] = []
+        self._cpu_s = cpu_s
 
     def judge(self, trials: Iterable[Trial]) -> Iterator[tuple[str, Verdict]]:
         """Run each solution, then its check in a namespace of its own."""
         for trial in trials:
             self.trials.append(trial)
-            yield trial.id, _verdict(trial)
+            yield trial.id, replace(_verdict(trial), cpu_s=self._cpu_s)
 
     def run(self, programs: Iterable[Program]) -> Iterator[Execution]:
         """Refuse: no task runs scripts."""

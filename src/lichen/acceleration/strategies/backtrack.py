@@ -19,8 +19,7 @@ from lichen.acceleration.per_request import shut
 from lichen.acceleration.second_ways import Case, SecondWays
 from lichen.acceleration.self_check import SelfCheck
 from lichen.acceleration.strategy import EngineAround, Layer, StrategyContext
-from lichen.core.errors import ConfigError
-from lichen.core.generation import Capability, Completion, Delta, Request
+from lichen.core.generation import Capability, Completion, Delta, Request, distinct
 from lichen.core.ports import Engine
 from lichen.engines.options import read_options
 
@@ -75,14 +74,12 @@ def make(options: Mapping[str, object], context: StrategyContext) -> Backtrack:
         ConfigError: an unknown option, a value out of range, or no sandbox to run code in.
     """
     read = read_options(Options, options, who=f"the strategy {NAME}")
-    if context.sandbox is None:
-        raise ConfigError(f"the strategy {NAME!r} runs code and needs a sandbox, but there is none")
     check = SelfCheck(
         signal="examples",
         threshold=0.0,
         statistic="mean",
         calibration=None,
-        sandbox=context.sandbox,
+        sandbox=context.sandbox_for(NAME),
         cpu_s=context.cpu_s,
         limit_cpu_s=read.cpu_s,
     )
@@ -108,7 +105,7 @@ class BacktrackEngine(EngineAround):
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Delta | Completion]:
         """Run requests; see ``lichen.core.ports.Engine``."""
-        fresh = self._taken(requests)
+        fresh = map(self._ways.case, distinct(requests))
         running: dict[str, Case] = {}
         again: list[Case] = []
 
@@ -135,12 +132,3 @@ class BacktrackEngine(EngineAround):
             # The inner engine does not ask again once there was nothing left to take.
             if not again:
                 return
-
-    def _taken(self, requests: Iterable[Request]) -> Iterator[Case]:
-        seen: set[str] = set()
-        for request in requests:
-            if request.id in seen:
-                msg = f"two requests of one generate call have the id {request.id!r}"
-                raise ValueError(msg)
-            seen.add(request.id)
-            yield self._ways.case(request)

@@ -21,18 +21,17 @@ from typing import ClassVar, Final
 from lichen.acceleration.completeness import CompleteCode, wanted_of
 from lichen.acceleration.completeness.passing import PassingItems
 from lichen.acceleration.completeness.python_names import code_before
-from lichen.acceleration.examples import Example, asked_in, check_source, examples_of
+from lichen.acceleration.examples import Example, check_source, runnable
 from lichen.acceleration.per_request import Follower, PassedOn, following, with_step
 from lichen.acceleration.stop_rules import FirstOf
 from lichen.acceleration.strategy import Layer, StrategyContext
-from lichen.core.errors import ConfigError, SandboxError
+from lichen.core.errors import SandboxError
 from lichen.core.generation import Capability, Completion, Finish, Hints, Request, Step
 from lichen.core.ports import Engine, Sandbox
 from lichen.core.task import Limits, Trial
 from lichen.engines.options import read_options
 
 NAME: Final = "stop_when_passing"
-_PYTHON: Final = frozenset({"python", "py", "python3"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,20 +76,12 @@ class StopWhenPassing:
         return following(engine, NAME, self._follow)
 
     def _follow(self, request: Request) -> Follower:
-        hints = request.hints or Hints()
-        reason = ""
-        examples: tuple[Example, ...] = ()
-        if request.kind == "infill" or not hints.entry_point:
-            reason = "what is wanted is not known"
-        elif hints.language.lower() not in _PYTHON:
-            reason = "only Python is run"
-        else:
-            examples = examples_of(asked_in(request), hints.entry_point)
-            if len(examples) < self.options.min_examples:
-                reason = f"the question shows {len(examples)} examples that can be run"
+        examples, reason = runnable(request)
+        if examples and len(examples) < self.options.min_examples:
+            reason = f"the question shows {len(examples)} examples that can be run"
         if reason:
             return PassedOn(request, actor=NAME, reason=reason)
-        return _Trying(request, _Attempts(self, hints, examples))
+        return _Trying(request, _Attempts(self, request.hints or Hints(), examples))
 
 
 def make(options: Mapping[str, object], context: StrategyContext) -> StopWhenPassing:
@@ -100,10 +91,8 @@ def make(options: Mapping[str, object], context: StrategyContext) -> StopWhenPas
         ConfigError: an unknown option, a value out of range, or no sandbox to run code in.
     """
     read = read_options(Options, options, who=f"the strategy {NAME}")
-    if context.sandbox is None:
-        raise ConfigError(f"the strategy {NAME!r} runs code and needs a sandbox, but there is none")
     return StopWhenPassing(
-        options=read, sandbox=context.sandbox, cpu_s=context.cpu_s, lock=threading.Lock()
+        options=read, sandbox=context.sandbox_for(NAME), cpu_s=context.cpu_s, lock=threading.Lock()
     )
 
 
