@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from lichen.compose.settings import cache_dir, mirror_dirs, offline
@@ -25,6 +26,10 @@ from lichen.core.errors import FetchError
 
 if TYPE_CHECKING:
     from lichen.catalog import Catalog
+
+# A test's verdict is not a matter of how busy the machine is.
+hypothesis.settings.register_profile("lichen", deadline=None)
+hypothesis.settings.load_profile("lichen")
 
 
 @pytest.fixture(scope="session")

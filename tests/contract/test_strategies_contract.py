@@ -393,9 +393,7 @@ def companies(draw: st.DrawFn) -> list[tuple[str, dict[str, object]]]:
     return chosen
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(company=companies(), slots=st.integers(min_value=1, max_value=4))
 def test_any_subset_in_any_order_works_or_is_refused(
     company: list[tuple[str, dict[str, object]]],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lichen.acceleration.answer_code import same_answer
@@ -28,14 +28,12 @@ def digest(request: Request, scope: str = "m") -> tuple[str, bytes]:
     return key.partition, key.digest
 
 
-@settings(deadline=None)
 @given(texts, texts)
 def test_chats_share_a_key_only_in_normal_form(a: str, b: str) -> None:
     """Two questions have one key exactly if they are equal up to line ends and trailing space."""
     assert (digest(chat(a)) == digest(chat(b))) == (normal(a) == normal(b))
 
 
-@settings(deadline=None)
 @given(texts, texts, texts, texts)
 def test_parts_are_never_confused(a: str, b: str, c: str, d: str) -> None:
     """No way of cutting a text into prefix and suffix, or messages, gives another one's key."""
@@ -48,7 +46,6 @@ def test_parts_are_never_confused(a: str, b: str, c: str, d: str) -> None:
         assert digest(chat(a, b)) != digest(chat(c, d))
 
 
-@settings(deadline=None)
 @given(texts, texts, texts, texts)
 def test_users_and_models_never_meet(user: str, other: str, scope: str, scope2: str) -> None:
     """Another user is another partition, another model another key, whatever they are called."""
@@ -57,7 +54,6 @@ def test_users_and_models_never_meet(user: str, other: str, scope: str, scope2: 
     assert (digest(request, scope) == digest(request, scope2)) == (scope == scope2)
 
 
-@settings(deadline=None)
 @given(texts, st.integers(0, 70))
 def test_shorter_keys_are_the_keys_of_shorter_texts(text: str, most: int) -> None:
     """What is looked up while typing is exactly what was stored before the typing."""
@@ -69,7 +65,6 @@ def test_shorter_keys_are_the_keys_of_shorter_texts(text: str, most: int) -> Non
         assert key == key_of(Request(id="1", prompt=before), scope="m").digest
 
 
-@settings(deadline=None)
 @given(st.integers(0, 50), st.integers(1, 50), st.integers(1, 50))
 def test_an_answer_fits_only_where_it_would_have_ended(tokens: int, old: int, new: int) -> None:
     """A finished answer never exceeds the new limit; a cut one needs the same limit."""
@@ -80,7 +75,6 @@ def test_an_answer_fits_only_where_it_would_have_ended(tokens: int, old: int, ne
     assert fits(Finish.STOP, 0, old, new) == (old == new)  # a length that was not told
 
 
-@settings(deadline=None)
 @given(texts)
 def test_any_text_can_be_parted(text: str) -> None:
     """Wording is plain lower-case words only; everything else is fixed."""
@@ -93,7 +87,6 @@ QUESTION = (
 )
 
 
-@settings(deadline=None)
 @given(
     st.sampled_from(
         [
@@ -126,7 +119,6 @@ def test_wording_may_differ() -> None:
     assert split(QUESTION).fixed == split(QUESTION.replace("Please change", "Kindly adapt")).fixed
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from("abc"), max_size=8), st.lists(st.sampled_from("abc"), max_size=8))
 def test_lexical_similarity_is_one_only_for_equal_words(a: list[str], b: list[str]) -> None:
     """It is symmetric, within 0 and 1, and 1 for equal wording."""
@@ -135,14 +127,12 @@ def test_lexical_similarity_is_one_only_for_equal_words(a: list[str], b: list[st
     assert lexical(a, a) == 1
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=5))
 def test_cosines_are_in_range(v: list[float]) -> None:
     """Whatever an embedder says, the cosine is between 0 and 1."""
     assert 0 <= cosine(v, v[::-1]) <= 1
 
 
-@settings(deadline=None)
 @given(looks, st.floats(0, 1))
 def test_the_error_bound_is_a_probability_and_learns(
     seen: list[tuple[float, bool]], s: float
@@ -174,7 +164,6 @@ def test_the_users_bound_holds_where_the_model_does() -> None:
     assert wrong / reused < 0.1
 
 
-@settings(deadline=None)
 @given(texts, texts)
 def test_same_answers_are_equal_text_or_equal_code(a: str, b: str) -> None:
     """Prose must be equal; code may be written otherwise if it parses to the same tree."""

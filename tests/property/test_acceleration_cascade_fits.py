@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lichen.acceleration.answer_code import goes_in_circles, python_answer
@@ -16,7 +16,6 @@ scores = st.floats(-20, 0, allow_nan=False)
 pairs = st.lists(st.tuples(scores, st.booleans()), min_size=1, max_size=60)
 
 
-@settings(deadline=None)
 @given(pairs, scores, scores)
 def test_calibrations_never_fall_and_stay_probabilities(found, a, b) -> None:
     """A higher score is never less probable, in either fit."""
@@ -25,7 +24,6 @@ def test_calibrations_never_fall_and_stay_probabilities(found, a, b) -> None:
         assert 0 <= low <= high + 1e-12 <= 1 + 1e-9
 
 
-@settings(deadline=None)
 @given(pairs)
 def test_isotonic_keeps_the_overall_rate(found) -> None:
     """On its own data, the mean prediction is the share of right answers."""
@@ -34,7 +32,6 @@ def test_isotonic_keeps_the_overall_rate(found) -> None:
     assert abs(mean - sum(r for _, r in found) / len(found)) < 1e-9
 
 
-@settings(deadline=None)
 @given(pairs)
 def test_reliability_is_in_range(found) -> None:
     """Errors are between 0 and 1 whatever the data."""
@@ -50,7 +47,6 @@ looks = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(looks)
 def test_the_break_even_always_has_a_level_to_begin_with(seen) -> None:
     """Whatever is observed, the last level is never skipped and the balance can be read."""
@@ -61,7 +57,6 @@ def test_the_break_even_always_has_a_level_to_begin_with(seen) -> None:
     assert not balance.balance()[-1].skipped
 
 
-@settings(deadline=None)
 @given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_wilson_encloses_the_rate(counts) -> None:
     """The interval holds the observed rate and stays within 0 and 1."""
@@ -74,7 +69,6 @@ outcome = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(
     st.integers(1, 4).flatmap(
         lambda k: st.lists(st.lists(outcome, min_size=k, max_size=k), min_size=1, max_size=12)
@@ -86,7 +80,6 @@ def test_cost_never_falls_with_the_threshold(samples) -> None:
     assert all(a <= b + 1e-9 for a, b in pairwise(costs))
 
 
-@settings(deadline=None)
 @given(st.text(max_size=300), st.sampled_from(["f", "", "a.b", "x y"]), st.text(max_size=60))
 def test_any_text_can_be_read(text, entry_point, shown) -> None:
     """Hostile answers are broken, never an exception."""

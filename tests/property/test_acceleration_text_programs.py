@@ -78,7 +78,7 @@ def result_of(code: str) -> object:
     return space["f"](3)  # type: ignore[operator]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(program=programs(), crlf=st.booleans(), way=st.sampled_from(["chat", "raw", "begun"]))
 def test_what_is_kept_computes_what_the_whole_computes(
     program: Program, crlf: bool, way: str

@@ -35,7 +35,7 @@ WANTED = st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(wanted=WANTED, text=ANYTHING, data=st.data())
 def test_the_cut_does_not_depend_on_how_the_text_arrives(
     wanted: Wanted, text: str, data: st.DataObject
@@ -51,7 +51,7 @@ def test_the_cut_does_not_depend_on_how_the_text_arrives(
     assert cuts[-1] == once
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(wanted=WANTED, text=TEXTS, more=ANYTHING)
 def test_a_cut_stays_where_it_is(wanted: Wanted, text: str, more: str) -> None:
     """Once decided, a longer text is cut at the same place."""
@@ -83,7 +83,7 @@ REFERENCES = [(language, code) for language, some in SOLUTIONS.items() for code 
 JUNK = st.one_of(TEXTS, st.text(max_size=120)).map(lambda text: "\n" + text)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     reference=st.sampled_from(REFERENCES),
     junk=JUNK,
@@ -98,7 +98,7 @@ def test_a_solution_is_never_cut_short(reference: tuple[str, str], junk: str, op
         assert cut is None or cut >= len(answer)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(text=ANYTHING)
 def test_a_raw_continuation_is_never_cut_inside_its_first_statement(text: str) -> None:
     """A body that goes on after the given code is kept up to the end of its statement."""
@@ -138,7 +138,7 @@ LINES = st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(text=st.lists(st.one_of(LINES, st.text(max_size=30)), max_size=8).map("".join))
 def test_examples_are_safe_to_run_whatever_the_question_says(text: str) -> None:
     """Reading never fails; calls hold no attribute and no foreign name; the check compiles."""

@@ -168,7 +168,7 @@ def test_a_p_value_does_not_care_about_the_direction(values):
     assert 0 < p_value(draws) <= 1
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(1, 30), st.integers(1, 300), st.integers(0, 3))
 def test_resampled_sums_are_whole_samples(units, draws, seed):
     """Every resample has as many units as the original, and the same seed gives the same draws."""

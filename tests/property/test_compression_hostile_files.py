@@ -58,7 +58,6 @@ def survives(parent: Path, raw: bytes) -> None:
 
 SLOW = settings(
     max_examples=25,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 

@@ -66,7 +66,7 @@ def tensor(draw: st.DrawFn, name: str) -> LazyTensor:
     return LazyTensor(name=name, shape=(width, *outer), type=kind, read=lambda a, b: data[a:b])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(METADATA, tensors())
 def test_any_model_comes_back_as_it_was_written(
     metadata: dict[str, MetaValue], found: tuple[LazyTensor, ...]
@@ -90,7 +90,7 @@ def test_any_model_comes_back_as_it_was_written(
 WHOLE = TinyModel(layers=1, words=("ab",)).to_bytes()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.integers(0, len(WHOLE)),
     st.lists(st.tuples(st.integers(0, len(WHOLE) - 1), st.integers(0, 255)), max_size=4),
@@ -118,7 +118,7 @@ PLAIN_VALUES = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.dictionaries(st.text(), PLAIN_VALUES, max_size=4))
 def test_any_plain_document_survives_toml(document: dict[str, object]) -> None:
     """What is written as TOML reads back as the same values, whatever the keys and texts."""

@@ -54,7 +54,6 @@ def small() -> Vocabulary:
 
 
 @given(TEXTS)
-@settings(deadline=None)
 def test_any_text_survives_a_trimmed_vocabulary(text: str) -> None:
     """Whatever was dropped, encoding and decoding gives the same bytes: by the merges alone."""
     assert small().size < whole().size * 0.8
@@ -63,7 +62,6 @@ def test_any_text_survives_a_trimmed_vocabulary(text: str) -> None:
 
 
 @given(TEXTS)
-@settings(deadline=None)
 def test_texts_of_kept_tokens_are_encoded_as_before(text: str) -> None:
     """If a text's tokens are kept, with what they are made of, its ids map one to one."""
     vocabulary = whole()
@@ -74,7 +72,6 @@ def test_texts_of_kept_tokens_are_encoded_as_before(text: str) -> None:
 
 
 @given(st.binary(max_size=60))
-@settings(deadline=None)
 def test_one_long_word_is_encoded_as_before(word: bytes) -> None:
     """The same holds where nothing is split into words first, down to bytes that are no text."""
     vocabulary = whole()
@@ -84,7 +81,6 @@ def test_one_long_word_is_encoded_as_before(word: bytes) -> None:
 
 
 @given(st.lists(st.integers(0, 10_000), min_size=1, max_size=30))
-@settings(deadline=None)
 def test_every_kept_token_can_still_be_produced(numbers: list[int]) -> None:
     """In a closed vocabulary each token that a merge makes encodes to itself."""
     vocabulary = whole()
@@ -121,7 +117,6 @@ def engine_small(folder: Path) -> Iterator[NativeTokenizer]:
 
 
 @given(TEXTS)
-@settings(deadline=None)
 def test_any_text_survives_in_the_engine(engine_small: NativeTokenizer, text: str) -> None:
     """The engine itself writes any text with the trimmed vocabulary and reads it back."""
     assert engine_small.size == small().size
@@ -129,7 +124,7 @@ def test_any_text_survives_in_the_engine(engine_small: NativeTokenizer, text: st
 
 
 @given(TEXTS)
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 def test_the_engine_maps_kept_tokens_one_to_one(folder: Path, text: str) -> None:
     """The engine encodes a text of kept tokens as it did with the whole vocabulary."""
     vocabulary, model = whole(), model_with(whole())
@@ -169,7 +164,6 @@ def halved(model_135m: Path, folder: Path) -> Iterator[Halved]:
 
 @pytest.mark.model
 @given(TEXTS)
-@settings(deadline=None)
 def test_any_text_means_the_same_bytes_to_a_real_model(halved: Halved, text: str) -> None:
     """Any text decodes to what it decodes to with the parent (which lacks a few bytes)."""
     parent, child, kept = halved

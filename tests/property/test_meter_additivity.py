@@ -51,7 +51,7 @@ def test_adjacent_windows_add_up_to_the_enclosing_one(pairs: list[tuple[int, int
     assert value(summed.energy_j[0]) == value(assemble(answers).energy_j[0]) == total
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.integers(1, 90_000_000), min_size=1, max_size=12), st.integers(0, 99_999_999))
 def test_a_wrapping_counter_loses_and_doubles_nothing(turns: list[int], begin: int) -> None:
     """However often a counter wraps, windows over its looks add up to what was turned."""
@@ -73,7 +73,7 @@ def test_a_wrapping_counter_loses_and_doubles_nothing(turns: list[int], begin: i
     assert abs(value(whole[Component.CPU]) - pieces) < 1e-6
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.one_of(st.integers(0, 2**64), st.text(max_size=6)), max_size=10))
 def test_no_counter_text_gives_negative_or_zero_energy(texts: list[int | str]) -> None:
     """Whatever a counter file holds, the answer is more than 0 J or a reason."""

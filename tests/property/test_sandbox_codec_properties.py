@@ -37,7 +37,7 @@ _VALUES = st.recursive(
     max_leaves=10,
 )
 
-_few = settings(max_examples=60, deadline=None)  # building such values is slow
+_few = settings(max_examples=60)  # building such values is slow
 
 
 def same(a: Any, b: Any) -> bool:  # noqa: PLR0911 (one line per type)
@@ -72,7 +72,6 @@ def test_encoding_is_deterministic(value):
     assert codec.encode(value) == codec.encode(value)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=400))
 def test_arbitrary_bytes_are_a_value_or_malformed(data):
     """Hostile bytes never raise anything but Malformed."""
@@ -93,7 +92,6 @@ def test_damaged_encodings_are_a_value_or_malformed(value, data):
             codec.decode(damaged)
 
 
-@settings(deadline=None)
 @given(st.sampled_from(["l", "t", "S", "Z", "m", "k", "v", "I", "g", "s", "b", "i"]))
 def test_false_counts_do_not_allocate(tag):
     """A count of four thousand million items without their bytes is malformed at once."""
@@ -101,7 +99,6 @@ def test_false_counts_do_not_allocate(tag):
         codec.decode(tag.encode() + b"\xff\xff\xff\xff")
 
 
-@settings(deadline=None)
 @given(st.sampled_from([b"l", b"t", b"Z"]), st.integers(codec.MAX_DEPTH + 3, 5000))
 def test_depth_is_bounded_when_decoding(tag, depth):
     """Nesting beyond the bound is malformed, not a crash."""
@@ -118,7 +115,6 @@ def test_records_are_refused_where_none_are_asked_for(value):
         codec.decode(b"R" + b"\x00\x00\x00\x01A" + body)
 
 
-@settings(deadline=None)
 @given(st.text(max_size=30), st.tuples(_SCALARS))
 def test_rebuilt_exceptions_are_builtin_exceptions(name, arguments):
     """Whatever name arrives, the result is an ordinary built-in exception."""

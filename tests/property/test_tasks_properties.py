@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lichen.benchmark.answers.fences import fenced_blocks
@@ -45,7 +45,6 @@ FUNCTIONS = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(ANSWERS, st.sampled_from([STUB, "", "def f(", "def f(x):\n\t'''Do.'''\n"]))
 def test_any_text_gives_a_candidate_that_is_stable(text: str, stub: str) -> None:
     """Extraction never raises, and reading a candidate again gives the candidate."""
@@ -53,7 +52,6 @@ def test_any_text_gives_a_candidate_that_is_stable(text: str, stub: str) -> None
     assert extract_function(once, entry_point="f", stub=stub) == once
 
 
-@settings(deadline=None)
 @given(FUNCTIONS, st.sampled_from(["```", "~~~", "````"]), st.sampled_from(["", "python", "py"]))
 def test_fenced_code_round_trips(code: str, mark: str, tag: str) -> None:
     """Code in any fence, with talk around it, comes out as it went in."""
@@ -61,7 +59,6 @@ def test_fenced_code_round_trips(code: str, mark: str, tag: str) -> None:
     assert extract_function(text, entry_point="f") == code
 
 
-@settings(deadline=None)
 @given(FUNCTIONS)
 def test_completed_code_defines_what_it_lacked(code: str) -> None:
     """With the question's stub the candidate runs on its own and still ends with the answer."""
@@ -71,7 +68,6 @@ def test_completed_code_defines_what_it_lacked(code: str) -> None:
     compile(found, "candidate", "exec")
 
 
-@settings(deadline=None)
 @given(ANSWERS)
 def test_blocks_are_parts_of_the_text(text: str) -> None:
     """Every reading of the fences is a run of the text's own lines, and there are few of them."""
@@ -80,7 +76,6 @@ def test_blocks_are_parts_of_the_text(text: str) -> None:
     assert all(block in text for block in found)
 
 
-@settings(deadline=None)
 @given(ANSWERS, ANSWERS)
 def test_similarity_is_a_bounded_symmetric_measure(a: str, b: str) -> None:
     """Edit similarity lies in [0, 1], is symmetric, and is 1 exactly for equal texts."""
@@ -90,7 +85,6 @@ def test_similarity_is_a_bounded_symmetric_measure(a: str, b: str) -> None:
     assert (value == 1.0) is (a == b)
 
 
-@settings(deadline=None)
 @given(ANSWERS)
 def test_trailing_space_is_removed_once(text: str) -> None:
     """Normalising twice changes nothing more."""
@@ -98,7 +92,6 @@ def test_trailing_space_is_removed_once(text: str) -> None:
     assert without_trailing_space(once) == once
 
 
-@settings(deadline=None)
 @given(
     ANSWERS,
     st.text("ab \n", max_size=20),
@@ -118,7 +111,6 @@ def test_a_cut_stays_where_it_is(text: str, more: str, rule: LineStop | BlockSto
         assert rule.cut(text[:cut]) is None
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_text_or_nothing(content: bytes) -> None:
     """A blob is read as text without carriage returns and null bytes, or left out."""
@@ -126,7 +118,6 @@ def test_any_bytes_are_text_or_nothing(content: bytes) -> None:
     assert text is None or ("\r" not in text and "\0" not in text)
 
 
-@settings(deadline=None)
 @given(FUNCTIONS, st.sampled_from(["", "# größe\n", "s = '日本'\n"]))
 def test_spans_are_whole_statements(code: str, before: str) -> None:
     """A maskable piece starts after its indentation, ends a line, and is in the source."""
@@ -139,7 +130,6 @@ def test_spans_are_whole_statements(code: str, before: str) -> None:
         assert source[span.start : span.end].decode().strip()
 
 
-@settings(deadline=None)
 @given(st.lists(st.text(max_size=30), max_size=6), st.text(max_size=30))
 def test_bm25_returns_every_document_once(documents: list[str], query: str) -> None:
     """A ranking is a permutation of the documents, whatever they hold."""
@@ -147,14 +137,12 @@ def test_bm25_returns_every_document_once(documents: list[str], query: str) -> N
     assert sorted(ranking) == list(range(len(documents)))
 
 
-@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_words_are_lower_case_and_not_empty(text: str) -> None:
     """Any text splits into lower-case words."""
     assert all(w and w == w.lower() for w in words(text))
 
 
-@settings(deadline=None)
 @given(st.lists(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=2), min_size=1, max_size=6))
 def test_cosine_ranks_every_document_once(vectors: list[list[float]]) -> None:
     """A ranking by vectors is a permutation, zero vectors included."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lichen.compression.agreement import Compared, Shared, compare, summarise
@@ -64,7 +64,6 @@ def test_a_model_agrees_with_itself_exactly() -> None:
     assert found.tokens == 300
 
 
-@settings(deadline=None)
 @given(
     positions=st.integers(2, 40),
     blocks=st.tuples(st.integers(1, 50), st.integers(1, 50)),
@@ -115,7 +114,6 @@ def test_texts_are_aligned_where_both_have_read_the_same_bytes() -> None:
     assert len(found.child) == 11
 
 
-@settings(deadline=None)
 @given(st.text("abret hun", min_size=2, max_size=80), st.integers(2, 30))
 def test_aligned_texts_fit_the_context_of_both(text: str, context: int) -> None:
     """Both models read the same bytes, in no more tokens than they have room for."""

@@ -6,7 +6,7 @@ import math
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lichen.compression.halving import (
@@ -20,7 +20,6 @@ from lichen.compression.halving import (
 POINTS = st.lists(st.tuples(*[st.integers(0, 6).map(float)] * 3), min_size=1, max_size=12)
 
 
-@settings(deadline=None)
 @given(points=POINTS)
 def test_fronts_hold_everyone_once_and_in_order(points: list[tuple[float, ...]]) -> None:
     """Each point is in one front, nobody dominates within it, each later one is dominated."""
@@ -33,7 +32,6 @@ def test_fronts_hold_everyone_once_and_in_order(points: list[tuple[float, ...]])
         assert not any(dominates(points[i], points[j]) for i in front for j in front)
 
 
-@settings(deadline=None)
 @given(points=POINTS, eta=st.integers(2, 4))
 def test_survivors_are_never_beaten_by_those_who_go(
     points: list[tuple[float, ...]], eta: int
@@ -71,7 +69,6 @@ def test_hypervolume_of_known_shapes() -> None:
     assert hypervolume([(0.0, 0.0, 0.5), (0.5, 0.5, 0.0)], (1.0,) * 3) == pytest.approx(0.625)
 
 
-@settings(deadline=None)
 @given(points=POINTS, more=POINTS)
 def test_hypervolume_never_shrinks(
     points: list[tuple[float, ...]], more: list[tuple[float, ...]]

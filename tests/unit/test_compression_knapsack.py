@@ -6,7 +6,7 @@ import itertools
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lichen.compression.knapsack import Assignment, Frontier, Option, sweep, undominated
@@ -33,7 +33,6 @@ def brute(items: list[list[Option]], limit: float) -> float | None:
     return min((e for p, e in sums if p <= limit), default=None)
 
 
-@settings(deadline=None)
 @given(items=ITEMS, limit=st.integers(0, 160))
 def test_whole_prices_are_solved_exactly(items: list[list[Option]], limit: int) -> None:
     """With prices on a common grid, no assignment within the limit has less error."""
@@ -49,7 +48,6 @@ def test_whole_prices_are_solved_exactly(items: list[list[Option]], limit: int) 
     assert found.error == pytest.approx(expected)
 
 
-@settings(deadline=None)
 @given(items=ITEMS, steps=st.integers(2, 12), slack=st.floats(0, 1))
 def test_a_coarse_grid_never_exceeds_the_limit(
     items: list[list[Option]], steps: int, slack: float
@@ -64,7 +62,6 @@ def test_a_coarse_grid_never_exceeds_the_limit(
     assert reachable is None or found.error <= reachable + 1e-9
 
 
-@settings(deadline=None)
 @given(items=ITEMS)
 def test_corners_of_the_sweep_are_optimal_for_their_price(items: list[list[Option]]) -> None:
     """Every corner of the hull is the best assignment of its price, and prices rise."""
@@ -75,7 +72,6 @@ def test_corners_of_the_sweep_are_optimal_for_their_price(items: list[list[Optio
     assert corners[-1].error == pytest.approx(math.fsum(min(o.error for o in i) for i in items))
 
 
-@settings(deadline=None)
 @given(items=ITEMS, count=st.integers(1, 9))
 def test_points_are_undominated_and_span_the_frontier(
     items: list[list[Option]], count: int
