@@ -92,6 +92,30 @@ def test_a_kept_prompt_serves_its_user_only(engine: LlamaCppEngine) -> None:
     assert first.text == again.text == other.text
 
 
+def test_slots_copy_a_beginning_instead_of_reading_it(model_135m: Path) -> None:
+    """Four slots read what four prompts share twice; each answer is what one slot says alone."""
+    preamble = "def fibonacci(n):\n    return n if n < 2 else fibonacci(n - 1)\n\n" * 8
+    requests = [
+        Request(id=name, prompt=f"{preamble}def {name}(", max_tokens=4, temperature=0.0)
+        for name in ("square", "reverse", "is_prime", "count")
+    ]
+    alone = open_engine(artifact(model_135m), SMALL)
+    whole = {c.id: c for c in alone.generate(requests) if isinstance(c, Completion)}
+    alone.close()
+    shared = open_engine(artifact(model_135m), {**SMALL, "slots": 4, "prompt_cache": "user"})
+    folder = shared.options.shares_beginnings and Path(shared._folder.name)
+    done = {c.id: c for c in shared.generate(requests) if isinstance(c, Completion)}
+    shared.close()
+    size = whole["square"].usage.prompt
+    assert {n: c.usage.prompt for n, c in done.items()} == {
+        n: c.usage.prompt for n, c in whole.items()
+    }
+    assert sum(c.usage.cached > 0.8 * size for c in done.values()) == 2
+    assert sum(c.usage.cached == 0 for c in done.values()) == 2
+    assert [c.text for c in done.values()] == [whole[n].text for n in done]
+    assert not folder.exists()
+
+
 def test_half_a_character_is_held_back(engine: LlamaCppEngine) -> None:
     """Characters of several tokens come whole, streamed or not."""
     prompt = "Copy: \U0001f389 \U0001f984 \U0001f389 \U0001f984 \U0001f389\nCopy: \U0001f389 \U0001f984 \U0001f389"

@@ -468,6 +468,7 @@ def test_levels_that_say_nothing_usable_are_refused(level: dict[str, object], wh
         {"levels": [{"model": "m"}], "calibration": [[1.0, 0.5], [0.0, 0.6]]},
         {"levels": ["m"]},
         {"levels": [{"model": "m"}], "unchecked": "never"},
+        {"levels": [{"model": "m"}], "most_tokens": -1},
         {"levels": [{"model": "m"}], "unchecked": "last", "signal": "confidence"},
     ],
 )
@@ -512,6 +513,22 @@ def test_only_unchecked_questions_still_come_to_an_end() -> None:
     answers = completions(engine, *(ask(str(i), hints=PLAIN) for i in range(5)))
     assert {a.text for a in answers.values()} == {ALSO_RIGHT}
     assert small.requests == []
+
+
+@pytest.mark.parametrize("kind", ["messages", "prompt"])
+def test_what_grows_too_long_below_is_handed_on(kind: str) -> None:
+    """The limit holds below the last level, for chats and for raw prompts; a smaller one stays."""
+    small, large = ScriptedEngine(said(RIGHT)), ScriptedEngine(said(ALSO_RIGHT))
+    engine = cascade(small, large, most_tokens=6)
+    own = {} if kind == "messages" else {"messages": None, "prompt": "def inc(n):"}
+    answers = completions(engine, ask("a", **own), ask("b", max_tokens=4, **own))
+    assert [r.max_tokens for r in small.requests] == [6, 4]
+    assert [r.max_tokens for r in large.requests] == [ask("a", **own).max_tokens, 4]
+    assert answers["a"].text == ALSO_RIGHT
+    steps = {n: [s for s in a.ledger if s.actor == "cascade"] for n, a in answers.items()}
+    assert steps["a"][0].usage.completion == 6
+    assert "more than 6 new tokens" in steps["a"][0].detail
+    assert "more than" not in steps["b"][0].detail
 
 
 class Breaks(ScriptedEngine):

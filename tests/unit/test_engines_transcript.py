@@ -204,6 +204,17 @@ def test_a_prompt_with_nothing_in_common_overwrites_the_least() -> None:
     assert again.index != stranger.index
 
 
+def test_a_seat_knows_what_other_slots_of_its_user_hold() -> None:
+    """Busy slots count, other users' do not."""
+    table = SlotTable(4)
+    assert (table.take("ann", "abcd").kept, table.take("bob", "abcdef").elsewhere) == (0, 0)
+    second = table.take("ann", "abcx")
+    assert (second.kept, second.elsewhere, second.reuse) == (0, 3, False)
+    table.give_back(second)
+    third = table.take("ann", "abcxyz")
+    assert (third.index, third.kept, third.elsewhere) == (second.index, 4, 3)
+
+
 def test_a_new_user_gets_an_empty_slot() -> None:
     """What others hold is kept as long as there is room."""
     table = SlotTable(2)

@@ -45,6 +45,7 @@ class CascadeSettings:
     overlap: bool = False
     by_time: bool = False
     self_tests: int = 0
+    most_tokens: int = 0
     switch: bool = True
     recheck_every: int = 50
     unchecked_last: bool = False
@@ -230,7 +231,7 @@ class CascadeEngine(EngineAround):
         def asking() -> Iterator[Request]:
             for case in cases:
                 running[case.request.id] = case
-                yield self._asked(case)
+                yield self._asked(case, level)
 
         answers = self._levels[level].open().generate(asking())
         try:
@@ -252,8 +253,10 @@ class CascadeEngine(EngineAround):
             shut(answers)
         self._charge(level, done, spent)
 
-    def _asked(self, case: Case) -> Request:
+    def _asked(self, case: Case, level: int) -> Request:
         request = replace(case.request, stream=case.live)
+        if self._set.most_tokens and self._above(level, recheck=case.recheck) is not None:
+            request = replace(request, max_tokens=min(request.max_tokens, self._set.most_tokens))
         if self._check.wants_logprobs and not request.logprobs:
             request = replace(request, logprobs=1)
         return request
@@ -296,6 +299,10 @@ class CascadeEngine(EngineAround):
         def tests() -> tuple[Example, ...]:
             return () if last else self._own_tests(case.request, level, extra)
 
+        cut = 0 < self._set.most_tokens < case.request.max_tokens and not last
+        if cut and answer.finish is Finish.LENGTH:
+            why = f"it needs more than {self._set.most_tokens} new tokens"
+            return Try(level, answer, Assessment(outcome=Outcome.REJECTED, why=why), Usage())
         choice = any(t.assessment.outcome > Outcome.REJECTED for t in case.tries)
         if last and not choice:
             assessment = Assessment(outcome=Outcome.ACCEPTED, why="there is no level above")

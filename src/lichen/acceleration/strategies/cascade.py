@@ -49,6 +49,9 @@ class CascadeOptions:
         calibration: points (log-probability, probability of being right), as
             ``lichen.acceleration.confidence`` fits them; none: see ``SelfCheck``.
         self_tests: tests that a level writes for itself where the question has none; 0 for none.
+        most_tokens: new tokens that an answer below the last level may have, 0 for as many as the
+            request allows; one that needs more is handed on. Long answers are rarely right, and
+            one that rambles alone, beside empty slots, is dear.
         batch: answers that may wait to be handed on before the next level works them off, >= 1.
         overlap: let levels decode at the same time; needs ``cost = "time"``, since CPU-seconds
             cannot be told apart then.
@@ -65,6 +68,7 @@ class CascadeOptions:
     statistic: str = "mean"
     calibration: tuple[tuple[float, ...], ...] = ()
     self_tests: int = 0
+    most_tokens: int = 0
     batch: int = 16
     overlap: bool = False
     cost: str = "cpu"
@@ -89,8 +93,10 @@ class CascadeOptions:
         if not 0 <= self.threshold <= 1:
             msg = f"threshold is a probability, got {self.threshold}"
             raise ValueError(msg)
-        if self.self_tests < 0 or min(self.batch, self.minimum) < 1 or self.recheck_every <= 1:
-            raise ValueError("self_tests >= 0, batch >= 1, minimum >= 1, recheck_every >= 2")
+        if min(self.self_tests, self.most_tokens) < 0:
+            raise ValueError("self_tests and most_tokens must be 0 or more")
+        if min(self.batch, self.minimum) < 1 or self.recheck_every <= 1:
+            raise ValueError("batch >= 1, minimum >= 1, recheck_every >= 2")
         if self.overlap and self.cost != "time":
             raise ValueError("overlap needs cost = 'time': shared CPU-seconds cannot be told apart")
         if self.unchecked == "last" and self.signal == "confidence":
@@ -146,6 +152,7 @@ class Cascade:
             overlap=chosen.overlap,
             by_time=chosen.cost == "time",
             self_tests=chosen.self_tests,
+            most_tokens=chosen.most_tokens,
             switch=chosen.switch,
             recheck_every=chosen.recheck_every,
             unchecked_last=chosen.unchecked == "last",

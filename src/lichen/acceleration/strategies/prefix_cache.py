@@ -6,7 +6,8 @@ a token depend on the tokens before it only (Pope et al., 2022, arXiv:2211.05102
 requests: Zheng et al., 2023, arXiv:2312.07104).
 
 It does not reorder or route requests: the llama.cpp adapter already seats a request on the free
-slot of its user with the longest common prefix. It never shares across users, and it does not turn
+slot of its user with the longest common prefix, and copies a beginning into a slot that lacks it
+(``lichen.engines.llama_cpp.beginnings``). It never shares across users, and it does not turn
 on llama.cpp's host-RAM cache, which can bring back another conversation (llama.cpp issue 27148).
 """
 

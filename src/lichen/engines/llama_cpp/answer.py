@@ -21,6 +21,11 @@ class Answer:
         self._finish = Finish.STOP
         self._error = ""
         self._ended = False
+        self._ahead = (0, 0.0)
+
+    def computed_ahead(self, tokens: int, seconds: float) -> None:
+        """Note what was computed of this request's prompt before llama.cpp was given all of it."""
+        self._ahead = (tokens, seconds)
 
     def read_chunk(self, chunk: Mapping[str, Any]) -> bool:
         """Take in a streamed chunk; returns True when the sequence should be cancelled."""
@@ -61,16 +66,19 @@ class Answer:
         t = self._timings
         if not (self._error or self._ended or self._transcript.finished):
             self._error = "the request was cancelled" if cancelled else "llama.cpp gave no answer"
+        tokens, seconds = self._ahead
         cached = t.get("cache_n", 0)
         usage = Usage(
-            prompt=cached + t.get("prompt_n", 0), cached=cached, completion=t.get("predicted_n", 0)
+            prompt=cached + t.get("prompt_n", 0),
+            cached=max(cached - tokens, 0),
+            completion=t.get("predicted_n", 0),
         )
         if not self._error and usage.prompt == 0:
             self._error = "the prompt has no tokens, so there is nothing to continue"
         return self._transcript.completion(
             usage,
             self._finish,
-            prefill_s=t["prompt_ms"] / 1000 if "prompt_ms" in t else None,
+            prefill_s=t["prompt_ms"] / 1000 + seconds if "prompt_ms" in t else None,
             decode_s=t["predicted_ms"] / 1000 if "predicted_ms" in t else None,
             draft=(t.get("draft_n", 0), t.get("draft_n_accepted", 0)),
             error=self._error,

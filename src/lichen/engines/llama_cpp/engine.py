@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ from lichen.core.measurement import Usage
 from lichen.core.model import ModelArtifact
 from lichen.engines.fanout import Fanout, Job
 from lichen.engines.llama_cpp.answer import Answer
+from lichen.engines.llama_cpp.beginnings import Beginnings
 from lichen.engines.llama_cpp.fim import find_fim_tokens
 from lichen.engines.llama_cpp.loopback import Loopback
 from lichen.engines.llama_cpp.options import LlamaCppOptions, parameters
@@ -84,8 +86,15 @@ class LlamaCppEngine:
         self._model = model
         self._clock = clock
         api_key = secrets.token_urlsafe(32)
-        self._server: Any = _load(model, options, api_key)
+        self._folder = (
+            tempfile.TemporaryDirectory(prefix="lichen-slots-")
+            if options.shares_beginnings
+            else None
+        )
+        folder = self._folder.name if self._folder else ""
+        self._server: Any = _load(model, options, api_key, folder)
         self._loopback = Loopback(self._server.listening_address, api_key)
+        self._beginnings = Beginnings(self._loopback, Path(folder)) if folder else None
         self._fanout = Fanout(options.slots, self.name, clock)
         self._seats = SlotTable(options.slots)
         self._fim = find_fim_tokens(self._control_ids, self._start_ids())
@@ -134,6 +143,8 @@ class LlamaCppEngine:
         """Cancel what runs, wait for it to let go, free the model (idempotent)."""
         self._fanout.close()
         self._server = None  # the last reference: llama.cpp unloads now
+        if self._folder is not None:
+            self._folder.cleanup()
 
     # -- one request ---------------------------------------------------------------------------
 
@@ -157,13 +168,23 @@ class LlamaCppEngine:
         if self.options.prompt_cache == "off":
             self._complete(body, answer, job)
         else:
-            seat = self._seats.take(request.user, repr(prompt))
-            try:
-                body |= {"id_slot": seat.index, "cache_prompt": seat.reuse}
-                self._complete(body, answer, job)
-            finally:
-                self._seats.give_back(seat)
+            self._complete_seated(body, answer, job)
         return answer.completion(cancelled=job.cancelled)
+
+    def _complete_seated(self, body: dict[str, Any], answer: Answer, job: Job) -> None:
+        """Complete on the slot that knows most of the prompt already."""
+        prompt, user = body["prompt"], job.request.user
+        seat = self._seats.take(user, prompt if isinstance(prompt, str) else repr(prompt))
+        try:
+            reuse = seat.reuse
+            if self._beginnings is not None and isinstance(prompt, str):
+                prepared = self._beginnings.prepare(seat, user, prompt, job)
+                answer.computed_ahead(prepared.tokens, prepared.seconds)
+                reuse = prepared.reuse
+            body |= {"id_slot": seat.index, "cache_prompt": reuse}
+            self._complete(body, answer, job)
+        finally:
+            self._seats.give_back(seat)
 
     def _complete(self, body: dict[str, Any], answer: Answer, job: Job) -> None:
         if not (job.request.stream or job.request.stop):
@@ -274,7 +295,7 @@ class LlamaCppEngine:
         return server
 
 
-def _load(model: ModelArtifact, options: LlamaCppOptions, api_key: str) -> Any:
+def _load(model: ModelArtifact, options: LlamaCppOptions, api_key: str, slot_folder: str) -> Any:
     try:
         import xllamacpp
     except ImportError as exc:
@@ -283,7 +304,7 @@ def _load(model: ModelArtifact, options: LlamaCppOptions, api_key: str) -> Any:
     for what, path in (("model", model.path), *options.files):
         _check_gguf(what, path)
     try:
-        return xllamacpp.Server(parameters(xllamacpp, model.path, options, api_key))
+        return xllamacpp.Server(parameters(xllamacpp, model.path, options, api_key, slot_folder))
     except RuntimeError as exc:
         # llama.cpp's reason goes to its own log only.
         with_files = "".join(f", with the {what} {path}" for what, path in options.files)

@@ -39,8 +39,9 @@ class LlamaCppOptions:
         cache_type_k, cache_type_v: element types of the key/value cache (``KV_TYPES``).
         prompt_cache: "off" computes every prompt anew, so that measurements are comparable and
             nothing crosses users; "user" lets a slot keep its last prompt and reuse a common
-            prefix, for requests of the same ``user`` only. llama.cpp's host-RAM cache, which can
-            bring back other conversations, is off in both cases.
+            prefix, for requests of the same ``user`` only, and copy one that another slot of
+            theirs has. llama.cpp's host-RAM cache, which can bring back other conversations, is
+            off in both cases.
         flash_attention: "auto", "on" or "off".
         lora: adapters to add at load.
         draft: GGUF file of a draft model for speculative decoding; "" for none.
@@ -112,6 +113,11 @@ class LlamaCppOptions:
         return bool(self.draft or self.ngram)
 
     @property
+    def shares_beginnings(self) -> bool:
+        """Whether slots copy beginnings of prompts; a draft's own state is in no slot's file."""
+        return self.prompt_cache == "user" and self.slots > 1 and not self.speculates
+
+    @property
     def files(self) -> tuple[tuple[str, str], ...]:
         """The further GGUF files that loading needs, as (what it is, path)."""
         drafts = (("draft model", self.draft),) if self.draft else ()
@@ -150,8 +156,13 @@ def available_cpus() -> int:
     return os.cpu_count() or 1
 
 
-def parameters(xllamacpp: Any, model_path: str, options: LlamaCppOptions, api_key: str) -> Any:
-    """Build llama.cpp's ``CommonParams``; ``xllamacpp`` is the module."""
+def parameters(
+    xllamacpp: Any, model_path: str, options: LlamaCppOptions, api_key: str, slot_folder: str = ""
+) -> Any:
+    """Build llama.cpp's ``CommonParams``; ``xllamacpp`` is the module.
+
+    ``slot_folder`` is where slots can be written and read, "" for nowhere.
+    """
     p = xllamacpp.CommonParams()
     p.model.path = model_path
     p.n_parallel = options.slots
@@ -167,6 +178,7 @@ def parameters(xllamacpp: Any, model_path: str, options: LlamaCppOptions, api_ke
     p.flash_attn_type = getattr(xllamacpp.llama_flash_attn_type, _FLASH[options.flash_attention])
     p.n_gpu_layers = options.gpu_layers
     p.verbosity = options.verbosity
+    p.slot_save_path = slot_folder and f"{slot_folder}/"  # llama.cpp appends the file's name
     p.lora_adapters = [
         xllamacpp.CommonAdapterLoraInfo(entry.path, entry.scale) for entry in options.lora
     ]

@@ -12,10 +12,19 @@ _WORTH_REUSING: Final = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seat:
-    """A slot that is taken: its index in llama.cpp, and whether what it holds may be reused."""
+    """A slot that is taken.
+
+    Args:
+        index: its number in llama.cpp.
+        reuse: whether what it holds may be reused.
+        kept: characters at the start of the prompt that it may reuse.
+        elsewhere: the same of the other slots of the same user, busy ones too: the most.
+    """
 
     index: int
     reuse: bool
+    kept: int = 0
+    elsewhere: int = 0
 
 
 class SlotTable:
@@ -36,17 +45,22 @@ class SlotTable:
         least to lose, then the one of others that was longest unused.
         """
         with self._lock:
-            mine = [i for i in self._free if i in self._held and self._held[i][0] == user]
-            shared = {i: _common_prefix(self._held[i][1], prompt) for i in mine}
-            best = max(shared, key=lambda i: shared[i], default=None)
+            shared = {
+                i: common_prefix(text, prompt)
+                for i, (owner, text) in self._held.items()
+                if owner == user
+            }
+            mine = [i for i in self._free if i in shared]
+            best = max(mine, key=lambda i: shared[i], default=None)
             if best is None or shared[best] < min(_WORTH_REUSING, len(prompt) // 2):
                 empty = (i for i in self._free if i not in self._held)
                 least = min(mine, key=lambda i: len(self._held[i][1]), default=self._free[0])
                 best = next(empty, least)
             self._free.remove(best)
-            reuse = best in self._held and self._held[best][0] == user
             self._held[best] = (user, prompt)
-            return Seat(index=best, reuse=reuse)
+            reuse, kept = best in shared, shared.pop(best, 0)
+            elsewhere = max(shared.values(), default=0)
+            return Seat(index=best, reuse=reuse, kept=kept, elsewhere=elsewhere)
 
     def give_back(self, seat: Seat) -> None:
         """Free the slot; it still holds the prompt it was taken for."""
@@ -54,7 +68,7 @@ class SlotTable:
             self._free.append(seat.index)
 
 
-def _common_prefix(a: str, b: str) -> int:
+def common_prefix(a: str, b: str) -> int:
     """Return how many characters two texts share at their start."""
     return next(
         (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
