@@ -266,7 +266,11 @@ def test_candidates_leave_alone_what_the_solution_has() -> None:
     names = {c.strategy for c in default_candidates(present=["concurrency"], firsts=["small"])}
     assert "concurrency" not in names
     assert "cascade" in names
-    assert "cascade" not in {c.strategy for c in default_candidates()}
+    assert not {"cascade", "recipe"} & {c.strategy for c in default_candidates()}
+    assert "recipe" in {c.strategy for c in default_candidates(recipes=["fast"])}
+    assert "recipe" not in {
+        c.strategy for c in default_candidates(present=["recipe"], recipes=["fast"])
+    }
     drafts = [c for c in default_candidates(draft="tiny") if ("draft", "tiny") in c.options]
     assert len(drafts) == 1
 

@@ -207,6 +207,27 @@ def test_engine_only_needs_a_model(shell: Shell) -> None:
         shell("--engine-only")
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "why"),
+    [
+        ("--recipe", "fsat", "did you mean 'fast'"),
+        ("--recipe", "none.toml", "cannot be read"),
+        ("--first", "none.toml", "cannot read"),
+    ],
+)
+def test_what_cannot_be_tried_is_told_before_anything_runs(
+    shell: Shell, option: str, value: str, why: str
+) -> None:
+    """A recipe or a first model that does not exist ends the command at once."""
+    with pytest.raises(LichenError, match=why):
+        shell("--dry-run", option, value)
+
+
+def test_a_recipe_is_a_candidate(shell: Shell) -> None:
+    """What was named is in the plan."""
+    assert "recipe(name=fast)" in shell("--dry-run", "--recipe", "fast").stdout
+
+
 def test_tasks_that_show_their_tests_bar_strategies_that_run_them(shell: Shell) -> None:
     """Where a question's examples are the hidden tests, running them is a leak, not a saving."""
     shell.patch.setattr(

@@ -164,6 +164,43 @@ def test_cascade_asks_the_named_model_first() -> None:
     assert [s["name"] for s in level["strategies"]] == ["stop_when_complete"]
 
 
+RECIPE = '[[step]]\nmethod = "requantise"\ntypes = { layers = "Q4_K" }\n'
+
+
+def test_a_recipe_is_tried_on_the_solutions_own_model(tmp_path: Path) -> None:
+    """The made model takes the model's place, also where it becomes a cascade's last level."""
+    file = tmp_path / "mine.toml"
+    file.write_text(RECIPE, encoding="utf-8")
+    base = SolutionSpec(name="big", model="big-model")
+    made = Choice(strategy="recipe", options=(("name", str(file)),))
+    alone = solution_of(base, (made, STOP), "green")
+    assert (alone.model, alone.recipe) == ("big-model", RECIPE)
+    assert [s.name for s in alone.strategies] == ["stop_when_complete"]
+    named = Choice(strategy="recipe", options=(("name", "fast"),))
+    cascade = Choice(strategy="cascade", options=(("first", "small-model"),))
+    both = solution_of(base, (named, STOP, cascade), "green")
+    assert (both.model, both.recipe) == ("small-model", "")
+    (level,) = both.strategies[1].options["levels"]
+    assert (level["model"], level["recipe"]) == ("big-model", "fast")
+
+
+def test_the_model_asked_first_may_be_made_too(tmp_path: Path) -> None:
+    """Its solution file names model and recipe; what else it says is refused, not forgotten."""
+    (tmp_path / "mine.toml").write_text(RECIPE, encoding="utf-8")
+    file = tmp_path / "first.toml"
+    file.write_text('model = "small-model"\nrecipe = "mine.toml"\n', encoding="utf-8")
+    base = SolutionSpec(name="big", model="big-model")
+    cascade = Choice(strategy="cascade", options=(("first", str(file)),))
+    made = solution_of(base, (cascade,), "green")
+    assert (made.model, made.recipe) == ("small-model", RECIPE)
+    (level,) = made.strategies[0].options["levels"]
+    assert (level["model"], level.get("recipe")) == ("big-model", None)
+    with file.open("a", encoding="utf-8") as out:
+        out.write('[[strategies]]\nname = "stop_when_complete"\n')
+    with pytest.raises(ConfigError, match="no strategies, which the search chooses"):
+        solution_of(base, (cascade,), "green")
+
+
 def test_written_solution_is_read_back(tmp_path: Path) -> None:
     """A green file, cascade levels and odd names included, is the same solution when loaded."""
     base = SolutionSpec(name="b", model='a "quoted"\\name\x7f')

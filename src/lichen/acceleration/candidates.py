@@ -2,8 +2,9 @@
 
 Adding a row is all that a new strategy needs to be searched. Strategies whose settings depend on
 the machine (slots) or on further models (a draft, a cascade's first) become candidates with what is
-passed in. The ``answer_cache`` is not in the table: a benchmark never asks the same question twice,
-so that what a cache saves there would say nothing; it pays by the repetition in real traffic.
+passed in, and so does the solution's own model, made smaller by a recipe. The ``answer_cache`` is
+not in the table: a benchmark never asks the same question twice, so that what a cache saves there
+would say nothing; it pays by the repetition in real traffic.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ CandidateSet = tuple[Choice, ...]
 """Strategies from the engine outwards; the empty one is the plain solution."""
 
 LAYERS: Final[Mapping[str, Layer]] = {
+    "recipe": Layer.ENGINE,
     "concurrency": Layer.ENGINE,
     "prefix_cache": Layer.ENGINE,
     "kv_cache_type": Layer.ENGINE,
@@ -68,7 +70,11 @@ RUN_EXAMPLES: Final = frozenset({"stop_when_passing", "backtrack", "cascade"})
 they seem to save in quality is a leak, so that a search has to leave them out."""
 
 FIRST_MODEL: Final = "first"
-"""Option of a ``cascade`` choice: the model asked first; the solution's own becomes the second."""
+"""Option of a ``cascade`` choice: the model asked first, or the file of a solution that names it;
+the solution's own becomes the second."""
+
+RECIPE: Final = "recipe"
+"""A choice that is no strategy: the solution's model, made by the recipe in the option ``name``."""
 
 
 def default_candidates(
@@ -77,6 +83,7 @@ def default_candidates(
     slots: Iterable[Choice] = (),
     draft: str = "",
     firsts: Iterable[str] = (),
+    recipes: Iterable[str] = (),
     asked: Request | None = None,
 ) -> tuple[Choice, ...]:
     """Return the choices to screen.
@@ -85,7 +92,9 @@ def default_candidates(
         present: strategies that the solution has already; they stay as they are.
         slots: settings of ``concurrency``, see ``slot_screening``.
         draft: name of a draft model for ``speculation``, "" for none.
-        firsts: names of small models that a ``cascade`` asks first.
+        firsts: small models that a ``cascade`` asks first, see ``FIRST_MODEL``; questions that show
+            no examples go to the solution's own model in one setting, and not in the other.
+        recipes: names or files of compression recipes for the solution's model.
         asked: a question of the task; what has nothing to work on there is left out.
     """
     taken = frozenset(present)
@@ -94,9 +103,11 @@ def default_candidates(
         options = (("draft", draft), ("ngram", ""), ("switch", "on"))
         named.append(Choice(strategy="speculation", options=options))
     named += [
-        Choice(strategy="cascade", options=((FIRST_MODEL, first),))
+        Choice(strategy="cascade", options=((FIRST_MODEL, first), ("unchecked", unchecked)))
         for first in dict.fromkeys(firsts)
+        for unchecked in ("last", "give")
     ]
+    named += [Choice(strategy=RECIPE, options=(("name", r),)) for r in dict.fromkeys(recipes)]
     return tuple(
         c
         for c in (*TABLE, *named)

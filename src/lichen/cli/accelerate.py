@@ -102,7 +102,15 @@ class Wish:
     "--round", "size", type=click.IntRange(1), default=8, show_default=True, help="Problems a look."
 )
 @click.option("--draft", default="", help="Draft model: speculation with it is tried too.")
-@click.option("--first", default="", help="Small model that a cascade asks first.")
+@click.option(
+    "--first", default="", help="Small model, or its solution file, that a cascade asks first."
+)
+@click.option(
+    "--recipe",
+    "recipes",
+    multiple=True,
+    help="Compression recipe, by name or file: the model made by it is tried too.",
+)
 @click.option("--set", "sets", multiple=True, metavar="PATH=VALUE", help="Any key of the spec.")
 @click.option("--region", default=None, help="Grid to price for, e.g. DNK, USA, WORLD.")
 @click.option("--store", "url", default=None, help="Store URL; default: LICHEN_STORE.")
@@ -125,6 +133,7 @@ def command(  # noqa: PLR0913 (one parameter per documented option)
     size: int,
     draft: str,
     first: str,
+    recipes: tuple[str, ...],
     sets: tuple[str, ...],
     region: str | None,
     url: str | None,
@@ -152,6 +161,7 @@ def command(  # noqa: PLR0913 (one parameter per documented option)
             barred=_barred(spec),
             draft=draft,
             first=first,
+            recipes=recipes,
             latency=max_latency is not None,
             seconds=seconds,
         ),

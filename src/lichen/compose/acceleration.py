@@ -10,9 +10,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
-from lichen.acceleration.candidates import FIRST_MODEL, CandidateSet, Choice, label, ordered
+from lichen.acceleration.candidates import (
+    FIRST_MODEL,
+    RECIPE,
+    CandidateSet,
+    Choice,
+    label,
+    ordered,
+)
 from lichen.acceleration.racing import Observed
 from lichen.acceleration.searched import Round
 from lichen.benchmark.plan import select
@@ -20,7 +28,8 @@ from lichen.benchmark.summarise import StoredRun
 from lichen.catalog import Catalog
 from lichen.compose.build import MODEL_FREE_ENGINES, make_task
 from lichen.compose.rounds import Rounds, cpu_s, wall_s
-from lichen.compose.spec import RunSpec, SolutionSpec, StrategySpec, TaskSpec
+from lichen.compose.spec import RunSpec, SolutionSpec, StrategySpec, TaskSpec, load
+from lichen.compression.recipe import recipe_text
 from lichen.core.errors import ConfigError, EngineError, LichenError
 from lichen.core.generation import Request
 from lichen.sandbox import open_sandbox
@@ -87,7 +96,15 @@ def halves(spec: RunSpec, catalog: Catalog) -> Halves:
 
 
 def solution_of(base: SolutionSpec, candidate: CandidateSet, name: str) -> SolutionSpec:
-    """Return the base solution with a candidate's strategies added, in layer order."""
+    """Return the base solution with a candidate's strategies added, in layer order.
+
+    Raises:
+        ConfigError: a file that the candidate names cannot be used.
+    """
+    made = next((c for c in candidate if c.strategy == RECIPE), None)
+    if made is not None:
+        candidate = tuple(c for c in candidate if c is not made)
+        base = base.model_copy(update={"recipe": _recipe(str(dict(made.options)["name"]))})
     own = {s.name: s for s in base.strategies}
     choices = ordered((*(Choice(strategy=n) for n in own), *candidate))
     cascade = next((c for c in candidate if c.strategy == "cascade"), None)
@@ -96,12 +113,30 @@ def solution_of(base: SolutionSpec, candidate: CandidateSet, name: str) -> Solut
     if cascade is not None:
         at = choices.index(cascade)
         options = dict(cascade.options)
-        first = options.pop(FIRST_MODEL)
+        first = _first(str(options.pop(FIRST_MODEL)))
         level = _level(base, strategies[:at])
         routed = StrategySpec.model_validate({"name": "cascade", "levels": [level], **options})
         strategies.insert(at, routed)
-        changes |= {"model": first, "recipe": "", "strategies": tuple(strategies)}
+        changes |= {**first, "strategies": tuple(strategies)}
     return base.model_copy(update=changes)
+
+
+def _recipe(named: str) -> str:
+    """Return what a solution file says for a recipe that is named, or in a file."""
+    return recipe_text(Path(named)) if named.endswith(".toml") else named
+
+
+def _first(named: str) -> dict[str, Any]:
+    """Return the model, and its recipe, that a cascade asks first."""
+    if not named.endswith(".toml"):
+        return {"model": named, "recipe": ""}
+    solutions = load([Path(named)]).solutions
+    if len(solutions) != 1 or solutions[0].strategies or solutions[0].model is None:
+        raise ConfigError(
+            f"{named} is to be the solution that a cascade asks first: one model, with or without "
+            "a recipe, and no strategies, which the search chooses"
+        )
+    return {"model": solutions[0].model, "recipe": solutions[0].recipe}
 
 
 def _strategy(choice: Choice) -> StrategySpec:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from lichen.acceleration.candidates import Choice, default_candidates
+from lichen.acceleration.candidates import RECIPE, Choice, default_candidates
 from lichen.acceleration.free_cpus import free_cpus
 from lichen.acceleration.free_memory import free_bytes
 from lichen.acceleration.searched import Round
@@ -30,6 +30,7 @@ from lichen.catalog import Catalog, Entry
 from lichen.catalog.part import write_atomically
 from lichen.compose.acceleration import Halves, base_of, solution_of
 from lichen.compose.build import make_solution
+from lichen.compose.made_models import recipe_of
 from lichen.compose.rounds import Rounds
 from lichen.compose.spec import RunSpec, SolutionSpec
 from lichen.core.errors import ConfigError
@@ -56,7 +57,9 @@ class Wanted:
     Args:
         barred: strategies not to try on this task.
         draft: a draft model for speculation, "" for none.
-        first: a model for a cascade to ask first, "" for those that are here.
+        first: a model for a cascade to ask first, or the file of a solution that names it; "" for
+            those that are here.
+        recipes: names or files of compression recipes for the solution's model.
         latency: whether answers have to come within a bound.
         seconds: of the whole budget.
     """
@@ -64,6 +67,7 @@ class Wanted:
     barred: frozenset[str] = frozenset()
     draft: str = ""
     first: str = ""
+    recipes: tuple[str, ...] = ()
     latency: bool = False
     seconds: float = 3600.0
 
@@ -71,7 +75,12 @@ class Wanted:
 def candidates(
     rounds: Rounds, spec: RunSpec, both: Halves, wanted: Wanted
 ) -> tuple[tuple[Choice, ...], SlotScreening | None]:
-    """Return the choices to search, and the screening of slots; None if there was none."""
+    """Return the choices to search, and the screening of slots; None if there was none.
+
+    Raises:
+        LichenError: a model, file or recipe that was named cannot be used.
+    """
+    _choices(spec, rounds.ground.catalog, both, wanted, ())
     screening = None
     slots: tuple[Choice, ...] = ()
     if "concurrency" not in _present(spec):
@@ -125,7 +134,8 @@ def _entry(catalog: Catalog, model: str) -> Entry | None:
 
 
 def _present(spec: RunSpec) -> frozenset[str]:
-    return frozenset(s.name for s in base_of(spec).strategies)
+    base = base_of(spec)
+    return frozenset({*(s.name for s in base.strategies), *([RECIPE] if base.recipe else [])})
 
 
 def _choices(
@@ -133,13 +143,19 @@ def _choices(
 ) -> tuple[Choice, ...]:
     model = base_of(spec).model
     here = smaller_relatives(catalog, model) if model is not None else ()
-    return default_candidates(
+    choices = default_candidates(
         present=_present(spec) | wanted.barred,
         slots=slots,
         draft=wanted.draft,
         firsts=(wanted.first,) if wanted.first else here,
+        recipes=wanted.recipes,
         asked=both.asked,
     )
+    for choice in choices:
+        solution = solution_of(base_of(spec), (choice,), choice.strategy)
+        if solution.recipe:  # a wrong name or file is told now, not in the middle of a search
+            recipe_of(solution)
+    return choices
 
 
 def _own_slots(base: SolutionSpec) -> int:
