@@ -68,6 +68,9 @@ METHODS_TRIED: Final = ("retie", "trim_vocabulary", "drop_layers", "mixed_precis
 _INFLATIONS: Final = (0.001, 0.003, 0.005)
 """Token inflation that a search allows when it trims the vocabulary: from none to speak of to half
 of what the gate's strict level lets through."""
+_FEW_ASCII: Final = 50_000
+"""Merges whose ASCII tokens stay where a smaller vocabulary is tried: fewer than that, and code
+from elsewhere would pay for a corpus as small as one repository."""
 
 _LAYER_SHARE: Final = 0.1
 """Of the layers that a search drops at most: beyond a tenth quality needs recovery training
@@ -248,8 +251,14 @@ def structures(model: ModelFile, *, retie: bool, drop: bool) -> tuple[Structure,
     found = [Structure(label="as it is")]
     if retie:
         found.append(Structure(label=label, before=base))
-    trims = [RecipeStep("trim_vocabulary", {"inflation": x}) for x in _INFLATIONS]
-    titles = [f"trimmed to {x:.1%} more tokens" for x in _INFLATIONS]
+    trims = [
+        RecipeStep("trim_vocabulary", {}),
+        *(
+            RecipeStep("trim_vocabulary", {"inflation": x, "ascii_ranks": _FEW_ASCII})
+            for x in _INFLATIONS
+        ),
+    ]
+    titles = ["other scripts dropped", *(f"trimmed to {x:.1%} more tokens" for x in _INFLATIONS)]
     for trim, title in zip(trims, titles, strict=True):
         found.append(Structure(label=_joined(label, title), before=(*base, trim)))
     for count in range(1, math.floor(model.layers * _LAYER_SHARE) + 1 if drop else 1):
