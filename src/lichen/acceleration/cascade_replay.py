@@ -19,8 +19,8 @@ from typing import Final
 
 from lichen.acceleration import cascade_steps
 from lichen.acceleration.break_even import BreakEven, LevelBalance
+from lichen.acceleration.cascade_costs import DECODE_WEIGHT
 from lichen.acceleration.cascade_steps import NAME, SWITCHED_OFF, End
-from lichen.acceleration.cascading import DECODE_WEIGHT
 from lichen.acceleration.cost_quality import LevelOutcome, at
 from lichen.core.generation import Step
 from lichen.core.interval import Interval

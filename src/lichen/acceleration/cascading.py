@@ -17,6 +17,7 @@ from typing import Final
 
 from lichen.acceleration.break_even import BreakEven
 from lichen.acceleration.cascade_cases import Case, Feed, Try, nothing
+from lichen.acceleration.cascade_costs import in_cpu, in_time
 from lichen.acceleration.cascade_report import CascadeReport, LevelReport
 from lichen.acceleration.cascade_steps import NAME, NOTHING_TO_CHECK, SWITCHED_OFF, End, asked
 from lichen.acceleration.examples import Example
@@ -31,10 +32,6 @@ from lichen.core.generation import Capability, Completion, Delta, Finish, Reques
 from lichen.core.measurement import Usage
 
 _LOG: Final = logging.getLogger(__name__)
-
-DECODE_WEIGHT: Final = 3.0
-"""CPU of a decoded token over that of a prefilled one, to share a batch's CPU-seconds among its
-requests: 2.7 and 3.7 in our measurements of a 1.5B and a 0.5B on two cores. Sums are exact."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -394,20 +391,9 @@ class CascadeEngine(EngineAround):
 
     def _charge(self, level: int, done: list[Try], spent: float) -> None:
         """Share out what a phase cost, and tell the break-even."""
-        weights = [t.usage.prefilled + DECODE_WEIGHT * t.usage.completion for t in done]
-        whole = sum(weights)
         seen = Capability.IN_PROCESS in self._levels[level].open().capabilities
-        for t, weight in zip(done, weights, strict=True):
-            cost: float | None
-            if self._set.by_time:
-                own = t.completion.timings
-                split = (own.prefill_s or 0.0) + (own.decode_s or 0.0)
-                cost = split or own.total_s
-            elif seen and whole:
-                t.engine_cpu_s = spent * weight / whole
-                cost = t.engine_cpu_s + t.assessment.cpu_s
-            else:
-                cost = None
+        costs = in_time(done) if self._set.by_time else in_cpu(done, spent if seen else None)
+        for t, cost in zip(done, costs, strict=True):
             before = self._balance.skipped(level)
             escalated = t.assessment.outcome is not Outcome.ACCEPTED
             self._balance.observe(level, cost=cost, escalated=escalated)
