@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -209,3 +210,25 @@ def test_a_comparison_tells_of_the_cascade_too(shell: Shell) -> None:
     )
     (route,) = json.loads(found.stdout)["routes"]
     assert route["solution"] == "cascade"
+
+
+def blocks(shell: Shell) -> list[int]:
+    """How many attempts each stored block has, of one solution."""
+    with sqlite3.connect(shell.folder / "runs.sqlite") as db:
+        counted = db.execute("select count(*) from samples group by run_id, solution, block")
+        return sorted(n for (n,) in counted)
+
+
+@pytest.mark.parametrize(("batch", "sizes"), [(2, [2, *[3] * 6]), (16, [4] * 5)])
+def test_blocks_give_work_to_what_gathers_requests(
+    shell: Shell, batch: int, sizes: list[int]
+) -> None:
+    """A cascade that gathers many gets larger blocks, but never fewer than five of them."""
+    levels = '[{ model = "large", engine = { name = "costed" } }]'
+    (shell.folder / "c.toml").write_text(
+        f'model = "small"\n[[strategies]]\nname = "cascade"\nbatch = {batch}\nlevels = {levels}\n',
+        encoding="utf-8",
+    )
+    done = shell("c.toml", "--no-report")
+    assert done.exit_code == 0, done.output
+    assert blocks(shell) == sizes

@@ -92,6 +92,15 @@ class Strategy(Protocol):
         """Return an engine that answers through ``engine``; itself if nothing is wrapped."""
 
 
+@runtime_checkable
+class Gathers(Protocol):
+    """A strategy that works on several requests before it gives the next part of it work."""
+
+    @property
+    def in_hand(self) -> int:
+        """Requests that it gathers."""
+
+
 _OTHER_PORTS = frozenset({Capability.EMBED, Capability.RANK, Capability.TOKENIZE})
 
 

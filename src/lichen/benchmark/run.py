@@ -57,13 +57,15 @@ class Solution:
     """What is compared: a name, a way to bring up its engine, and its sampling settings.
 
     ``record`` says what it is; ``batch`` is how many sequences the engine decodes together at most
-    (1 if unknown), used only to model the bytes that weights cost per token.
+    (1 if unknown), used only to model the bytes that weights cost per token; ``in_hand`` is how
+    many requests all of its parts need to have work, so that blocks should not be smaller.
     """
 
     record: SolutionRecord
     open: Callable[[], Engine]
     generation: Generation = Generation()
     batch: int = 1
+    in_hand: int = 1
 
     @property
     def name(self) -> str:

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 import lichen
 from lichen.acceleration import STRATEGIES
-from lichen.acceleration.strategy import Strategy, StrategyContext, configured, wrapped
+from lichen.acceleration.strategy import Gathers, Strategy, StrategyContext, configured, wrapped
 from lichen.benchmark.plan import Plan, select
 from lichen.benchmark.rewritten import rewritten
 from lichen.benchmark.run import Generation, Solution
@@ -138,6 +138,7 @@ def make_solution(
         return wrapped(strategies, load(spec.engine.name, model, options))
 
     slots = options.get("slots", 1)
+    batch = slots if isinstance(slots, int) and slots > 0 else 1
     return Solution(
         record=SolutionRecord(
             name=spec.name,
@@ -147,7 +148,8 @@ def make_solution(
         ),
         open=open_it,
         generation=Generation(**spec.generation.model_dump()),
-        batch=slots if isinstance(slots, int) and slots > 0 else 1,
+        batch=batch,
+        in_hand=max([batch, *(s.in_hand for s in strategies if isinstance(s, Gathers))]),
     )
 
 
@@ -287,7 +289,7 @@ def prepared(
                 samples=spec.samples,
                 seed=spec.seed,
                 block_size=spec.block_size
-                or _block_size(len(chosen) * spec.samples, max(s.batch for s in solutions)),
+                or _block_size(len(chosen) * spec.samples, max(s.in_hand for s in solutions)),
                 idle_s=spec.idle_s,
             ),
             meter=ground.meter,
@@ -296,11 +298,11 @@ def prepared(
         )
 
 
-def _block_size(attempts: int, slots: int) -> int:
+def _block_size(attempts: int, in_hand: int) -> int:
     # Measurement error is shared within a block, so intervals need several blocks (8 or more). A
     # block smaller than the slots leaves some of them without work; but with fewer than five
     # blocks Student's t (12.7 for three of unequal weight) makes any interval worthless.
-    filled = min(slots, -(-attempts // _FEWEST_BLOCKS))
+    filled = min(in_hand, -(-attempts // _FEWEST_BLOCKS))
     return max(filled, min(_MOST_PER_BLOCK, -(-attempts // _WANTED_BLOCKS)))
 
 

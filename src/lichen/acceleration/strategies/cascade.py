@@ -127,6 +127,11 @@ class Cascade:
         wants = self.options.signal != "examples"
         return frozenset({Capability.LOGPROBS}) if wants else frozenset()
 
+    @property
+    def in_hand(self) -> int:
+        """Requests that it gathers before the next level is asked."""
+        return self.options.batch
+
     def configure(self, options: Mapping[str, object]) -> dict[str, object]:
         """Return the engine's options as they are."""
         return dict(options)
