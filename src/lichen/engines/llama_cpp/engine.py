@@ -92,7 +92,11 @@ class LlamaCppEngine:
             else None
         )
         folder = self._folder.name if self._folder else ""
-        self._server: Any = _load(model, options, api_key, folder)
+        try:
+            self._server: Any = _load(model, options, api_key, folder)
+        except BaseException:
+            self._forget_slots()
+            raise
         self._loopback = Loopback(self._server.listening_address, api_key)
         self._beginnings = Beginnings(self._loopback, Path(folder)) if folder else None
         self._fanout = Fanout(options.slots, self.name, clock)
@@ -143,6 +147,9 @@ class LlamaCppEngine:
         """Cancel what runs, wait for it to let go, free the model (idempotent)."""
         self._fanout.close()
         self._server = None  # the last reference: llama.cpp unloads now
+        self._forget_slots()
+
+    def _forget_slots(self) -> None:
         if self._folder is not None:
             self._folder.cleanup()
 
