@@ -129,6 +129,38 @@ class TestAnswerPrefix:
         engine, _ = around("answer_prefix", lambda _: BODY)
         assert one(engine, ask(stop=Keep())).text == HEAD + "    "
 
+    @pytest.mark.parametrize("style", ["given", "raw", "shown"])
+    def test_imports_that_had_no_place_are_added(self, style: str) -> None:
+        """They stand at the top of the block, the ledger says so, and the rest is as it was."""
+        code = "    return math.pi * reduce(mul, [r, r])\n"
+        given = replace(HINTS, given='def area(r):\n    """The area."""\n')
+        engine, _ = around("answer_prefix", lambda _: code + "```\n", style=style)
+        done = one(engine, ask(hints=given))
+        assert done.text.startswith(
+            "```python\nimport math\nfrom functools import reduce\n\ndef area"
+        )
+        assert code.rstrip() in done.text
+        assert "added: import math; from functools import reduce" in step(done).detail
+
+    def test_streamed_answers_stay_as_they_were_heard(self) -> None:
+        """What the caller heard first cannot be changed any more."""
+        given = replace(HINTS, given='def area(r):\n    """The area."""\n')
+        engine, _ = around("answer_prefix", lambda _: "    return math.pi * r * r\n```\n")
+        items = list(engine.generate([ask(stream=True, hints=given)]))
+        heard = "".join(i.text for i in items if isinstance(i, Delta))
+        assert items[-1].text == heard
+        assert "import math" not in heard
+
+    def test_an_answer_with_added_imports_can_be_gone_on_from(self) -> None:
+        """Who asks for the rest of such an answer gets the rest, in the same form."""
+        given = replace(HINTS, given='def area(r):\n    """The area."""\n')
+        begun = beginning(given, style="shown").replace("\n", "\nimport math\n\n", 1)
+        engine, inner = around("answer_prefix", lambda _: "pi * r * r\n```\n", style="shown")
+        done = one(engine, ask(hints=given, answer_prefix=begun + "    return math."))
+        assert done.text == "pi * r * r\n```\n"
+        assert inner.requests[0].messages != (ASK,)
+        assert step(done).action == "began the answer: shown"
+
     def test_shown_replaces_the_question_by_a_worked_example(self) -> None:
         """Style ``shown`` sends the code once; the turns before it are the same for everyone."""
         engine, inner = around("answer_prefix", lambda _: BODY + "```\n", style="shown")

@@ -12,6 +12,9 @@ end, so it is stopped by the completeness rule.
 Style ``shown`` leaves the instruction and the second copy of the code out too, but stays a chat:
 a worked example, the same for every question, shows what is wanted. An engine that keeps prompts
 reads it once.
+
+An answer begun with the given code has no place left for imports, so those that it lacks are added
+at its top (``lichen.acceleration.missing_imports``), unless it is streamed.
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ from typing import ClassVar, Final
 
 from lichen.acceleration.completeness import CompleteCode, Wanted
 from lichen.acceleration.completeness.python_names import definitions, does_nothing, parse
+from lichen.acceleration.examples import PYTHON
+from lichen.acceleration.missing_imports import missing_imports
 from lichen.acceleration.per_request import Follower, PassedOn, following, with_step
 from lichen.acceleration.stop_rules import AfterPrefix, FirstOf
 from lichen.acceleration.strategy import Layer, StrategyContext
@@ -43,6 +48,9 @@ _COMMENT: Final = re.compile(r"\"\"\"|'''|/\*|//|^[ \t]*#|[;{]\s*--", re.MULTILI
 _STUB_REMARK: Final = re.compile(
     r"(?:#|//)\s*(?:your|write|add|insert|implement|todo|complete|fill)\b[^\n]*", re.IGNORECASE
 )
+
+_ADDED: Final = re.compile(r"\A([^\n]*\n)(?:(?:import \w+|from \w+ import [\w, ]+)\n)+\n")
+"""A fence and the imports that were added below it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +153,9 @@ def _unfit(request: Request, style: str) -> str:
 def _begun_otherwise(request: Request, style: str) -> bool:
     """Whether the answer has a beginning that is not the one that would be given here."""
     own = beginning(request.hints or Hints(), style=style)
-    return bool(request.answer_prefix) and not request.answer_prefix.startswith(own)
+    begun = request.answer_prefix
+    # One that was given here before has its imports at the top.
+    return bool(begun) and not (begun.startswith(own) or _ADDED.sub(r"\1", begun).startswith(own))
 
 
 class _Begun(Follower):
@@ -183,6 +193,8 @@ class _Begun(Follower):
         self._hints = hints
         self._style = style
         self._said = not request.stream
+        python = hints.language.lower() in PYTHON
+        self._mends = python and style != "fence" and bool(own) and not request.stream
 
     def heard(self, delta: Delta) -> Iterable[Delta]:
         """Say the prefix before the first piece."""
@@ -194,6 +206,11 @@ class _Begun(Follower):
         first = self._first(completion.id) if begun else ()
         text = self._prefix + completion.text if begun else completion.text
         detail = f"{len(self._whole)} characters were given"
+        imports = missing_imports(_code(text)) if self._mends else ()
+        if imports and begun:
+            fence, _, rest = text.partition("\n")
+            text = "\n".join((fence, *imports, "", rest))
+            detail += f"; added: {'; '.join(imports)}"
         if is_stub(self._whole + completion.text, self._hints):
             detail += "; the model left a stub"
         step = Step(actor=NAME, action=f"began the answer: {self._style}", detail=detail)
@@ -206,12 +223,15 @@ class _Begun(Follower):
         return (Delta(id=id_, text=self._prefix),)
 
 
+def _code(text: str) -> str:
+    """Return the code of an answer that begins with a fence, up to the end of its block."""
+    return text.partition("\n")[2].partition("\n```")[0]
+
+
 def is_stub(text: str, hints: Hints) -> bool:
     """Whether an answer begun with ``hints.given`` has no body, or only a remark in its place."""
-    code = text.partition("\n")[2]
-    end = code.find("\n```")
-    code = code if end < 0 else code[:end]
-    if hints.language.lower() not in ("", "py", "python", "python3"):
+    code = _code(text)
+    if hints.language.lower() not in {"", *PYTHON}:
         added = code[len(hints.given.strip()) :]
         return not _STUB_REMARK.sub("", added).strip(" \t\n{}")
     tree = parse(code)
