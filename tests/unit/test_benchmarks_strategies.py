@@ -174,7 +174,8 @@ def test_a_strategy_that_cannot_be_measured_so_is_refused(strategies: ModuleType
     for name in ("answer_cache", "cascade", "answer_prefiks"):
         with pytest.raises(ConfigError, match=name):
             strategies.chosen([name])
-    assert [c.strategy for c in strategies.chosen(["cascade"], first="small")] == ["cascade"]
+    found = strategies.chosen(["cascade"], first="small")
+    assert {c.strategy for c in found} == {"cascade"}
 
 
 def test_each_solution_is_plain_with_one_strategy(strategies: ModuleType) -> None:

@@ -183,12 +183,16 @@ def command(  # noqa: PLR0913 (one parameter per documented option)
         wish, budget=replace(wish.budget, proof=len(both.verification) * wish.spec.samples)
     )
     if dry_run:
-        choices, slots = planned(spec, catalog, both, wish.wanted)
-        plan = view.plan(choices, slots, wish.rules, wish.budget, both)
-        console.emit_json(plan) if as_json else view.show_plan(plan)
+        _plan(wish, catalog, both, as_json=as_json)
         return
     with rounds_for(spec, store_url=wish.url, catalog=catalog, fresh=fresh) as rounds:
         _accelerate(wish, rounds, both, as_json=as_json)
+
+
+def _plan(wish: Wish, catalog: Catalog, both: compose.Halves, *, as_json: bool) -> None:
+    choices, slots = planned(wish.spec, catalog, both, wish.wanted)
+    plan = view.plan(choices, slots, wish.rules, wish.budget, both)
+    console.emit_json(plan) if as_json else view.show_plan(plan)
 
 
 def _barred(spec: RunSpec) -> frozenset[str]:
