@@ -93,9 +93,6 @@ class Collector:
         self._squares = None
         self._before = None
 
-    def end_batch(self) -> None:
-        """Do nothing: sums of squares are cheap enough to be made on the way."""
-
     def __call__(self, tensor: int, ask: bool) -> bool:
         """See a tensor before (say whether it is wanted) or after it is computed."""
         name = self._tensors.name(tensor)

@@ -28,8 +28,6 @@ BATCH: Final = 512
 _GRAIN: Final = 256
 """Spans start at multiples of this, the largest block of a storage type."""
 _EMBEDDING: Final = "token_embd.weight"
-_WAITING_BYTES: Final = 1 << 30
-"""Inputs that are kept until they are summed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +106,7 @@ def cut(width: int, span: int) -> list[tuple[int, int]]:
 
 
 class MomentCollector:
-    """Adds up what it sees of a computation; the worker hands it to ``ModelContext``.
-
-    Inputs are summed after a batch, not while it is computed: llama.cpp's threads and those of the
-    matrix library both spin when they wait, so that each slows the other down.
-    """
+    """Adds up what it sees of a computation; the worker hands it to ``ModelContext``."""
 
     def __init__(self, folder: Path, span: int) -> None:
         self._tensors = TensorReader()
@@ -121,18 +115,10 @@ class MomentCollector:
         self._sums: dict[str, list[tuple[int, int, str, Any]]] = {}
         self._inputs: dict[str, str] = {}
         self._seen: dict[int, str] = {}
-        self._waiting: list[tuple[str, Floats]] = []
-        self._waiting_bytes = 0
 
     def start_batch(self) -> None:
         """Forget the addresses of the last batch: the next may use them for other tensors."""
         self._seen = {}
-
-    def end_batch(self) -> None:
-        """Add up the inputs that were seen."""
-        for name, values in self._waiting:
-            self._add(name, values)
-        self._waiting, self._waiting_bytes = [], 0
 
     def __call__(self, tensor: int, ask: bool) -> bool:
         """See a tensor before (say whether it is wanted) or after it is computed."""
@@ -145,11 +131,7 @@ class MomentCollector:
         first = self._seen.setdefault(inputs, weight)
         self._inputs[weight] = first
         if first == weight:
-            values = self._tensors.values(inputs)
-            self._waiting.append((weight, values))
-            self._waiting_bytes += values.nbytes
-            if self._waiting_bytes > _WAITING_BYTES:
-                self.end_batch()
+            self._add(weight, self._tensors.values(inputs))
         return True
 
     def result(self, _layers: int) -> tuple[dict[str, object], list[Sums]]:

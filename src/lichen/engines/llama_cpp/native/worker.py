@@ -75,7 +75,6 @@ def _look(context: ModelContext, collector: Collector | MomentCollector, tokens:
     for position, part in context.batches(tokens):
         collector.start_batch()
         context.decode(part, position)
-        collector.end_batch()
 
 
 if __name__ == "__main__":
