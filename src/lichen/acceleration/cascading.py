@@ -47,6 +47,10 @@ class CascadeSettings:
     recheck_every: int = 50
     unchecked_last: bool = False
 
+    def shortens(self, request: Request) -> bool:
+        """Whether an answer below the last level may have fewer tokens than were asked for."""
+        return 0 < self.most_tokens < request.max_tokens
+
 
 @dataclass(slots=True)
 class _Counts:
@@ -252,8 +256,8 @@ class CascadeEngine(EngineAround):
 
     def _asked(self, case: Case, level: int) -> Request:
         request = replace(case.request, stream=case.live)
-        if self._set.most_tokens and self._above(level, recheck=case.recheck) is not None:
-            request = replace(request, max_tokens=min(request.max_tokens, self._set.most_tokens))
+        if self._set.shortens(request) and self._above(level, recheck=case.recheck) is not None:
+            request = replace(request, max_tokens=self._set.most_tokens)
         if self._check.wants_logprobs and not request.logprobs:
             request = replace(request, logprobs=1)
         return request
@@ -296,8 +300,7 @@ class CascadeEngine(EngineAround):
         def tests() -> tuple[Example, ...]:
             return () if last else self._own_tests(case.request, level, extra)
 
-        cut = 0 < self._set.most_tokens < case.request.max_tokens and not last
-        if cut and answer.finish is Finish.LENGTH:
+        if answer.finish is Finish.LENGTH and not last and self._set.shortens(case.request):
             why = f"it needs more than {self._set.most_tokens} new tokens"
             return Try(level, answer, Assessment(outcome=Outcome.REJECTED, why=why), Usage())
         choice = any(t.assessment.outcome > Outcome.REJECTED for t in case.tries)

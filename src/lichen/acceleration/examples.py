@@ -77,13 +77,19 @@ def asked_in(request: Request) -> str:
     return "\n".join(said) or request.prompt or ""
 
 
-def runnable(request: Request) -> tuple[tuple[Example, ...], str]:
-    """Return the examples that a question shows and, where there are none, why."""
+def not_runnable(request: Request) -> str:
+    """Return why an answer is no code that can be run by name, "" if it is."""
     hints = request.hints or Hints()
     if request.kind == "infill" or not hints.entry_point:
-        return (), "what is wanted is not known"
-    if hints.language.lower() not in PYTHON:
-        return (), "only Python is run"
+        return "what is wanted is not known"
+    return "" if hints.language.lower() in PYTHON else "only Python is run"
+
+
+def runnable(request: Request) -> tuple[tuple[Example, ...], str]:
+    """Return the examples that a question shows and, where there are none, why."""
+    hints, reason = request.hints or Hints(), not_runnable(request)
+    if reason:
+        return (), reason
     examples = examples_of(asked_in(request), hints.entry_point)
     return examples, "" if examples else "the question shows no examples that can be run"
 

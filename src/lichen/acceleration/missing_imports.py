@@ -7,7 +7,8 @@ looked at, so what is added can change no code that would have run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from lichen.acceleration.completeness.python_names import facts_of
@@ -30,6 +31,21 @@ NAMES: Final[Mapping[str, str]] = {
     ),
 }
 """Names that are used alone -> the module that everybody means."""
+
+
+_ADDED: Final = re.compile(r"\A([^\n]*\n)(?:(?:import \w+|from \w+ import [\w, ]+)\n)+\n")
+"""The first line of an answer and what ``with_imports`` puts below it."""
+
+
+def with_imports(answer: str, imports: Sequence[str]) -> str:
+    """Return an answer that begins with a fence, with imports at the top of its block."""
+    fence, _, rest = answer.partition("\n")
+    return "\n".join((fence, *imports, "", rest))
+
+
+def without_imports(answer: str) -> str:
+    """Return an answer as it was before ``with_imports``."""
+    return _ADDED.sub(r"\1", answer)
 
 
 def missing_imports(code: str) -> tuple[str, ...]:

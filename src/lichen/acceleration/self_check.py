@@ -17,7 +17,7 @@ from typing import Final
 
 from lichen.acceleration.answer_code import goes_in_circles, python_answer
 from lichen.acceleration.confidence import Calibration, score_of
-from lichen.acceleration.examples import PYTHON, Example, check_source, runnable
+from lichen.acceleration.examples import Example, check_source, not_runnable, runnable
 from lichen.core.errors import SandboxError
 from lichen.core.generation import Completion, Finish, Hints, Request
 from lichen.core.ports import Sandbox
@@ -103,7 +103,7 @@ class SelfCheck:
         hints = request.hints or Hints()
         text = request.answer_prefix + answer.text
         code, fault = "", _fault(request, answer, text)
-        if not fault and _is_python(request, hints):
+        if not (fault or not_runnable(request)):
             code, fault = python_answer(text, entry_point=hints.entry_point, given=hints.given)
         if fault:
             return Assessment(outcome=Outcome.REJECTED, why=f"it is broken: {fault}")
@@ -173,9 +173,3 @@ def _fault(request: Request, answer: Completion, text: str) -> str:
     if request.kind == "chat" and answer.finish is Finish.LENGTH:
         return "cut at the token limit"
     return "it goes in circles" if goes_in_circles(text) else ""
-
-
-def _is_python(request: Request, hints: Hints) -> bool:
-    """Whether the answer must be Python code that defines something."""
-    named = bool(hints.entry_point) and hints.language.lower() in PYTHON
-    return named and request.kind != "infill"

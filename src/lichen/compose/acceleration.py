@@ -29,7 +29,7 @@ from lichen.catalog import Catalog
 from lichen.compose.build import MODEL_FREE_ENGINES, make_task
 from lichen.compose.rounds import Rounds, cpu_s, wall_s
 from lichen.compose.spec import RunSpec, SolutionSpec, StrategySpec, TaskSpec, load
-from lichen.compression.recipe import recipe_text
+from lichen.compression.recipe import recipe_held
 from lichen.core.errors import ConfigError, EngineError, LichenError
 from lichen.core.generation import Request
 from lichen.sandbox import open_sandbox
@@ -104,7 +104,7 @@ def solution_of(base: SolutionSpec, candidate: CandidateSet, name: str) -> Solut
     made = next((c for c in candidate if c.strategy == RECIPE), None)
     if made is not None:
         candidate = tuple(c for c in candidate if c is not made)
-        base = base.model_copy(update={"recipe": _recipe(str(dict(made.options)["name"]))})
+        base = base.model_copy(update={"recipe": recipe_held(str(dict(made.options)["name"]))})
     own = {s.name: s for s in base.strategies}
     choices = ordered((*(Choice(strategy=n) for n in own), *candidate))
     cascade = next((c for c in candidate if c.strategy == "cascade"), None)
@@ -119,11 +119,6 @@ def solution_of(base: SolutionSpec, candidate: CandidateSet, name: str) -> Solut
         strategies.insert(at, routed)
         changes |= {**first, "strategies": tuple(strategies)}
     return base.model_copy(update=changes)
-
-
-def _recipe(named: str) -> str:
-    """Return what a solution file says for a recipe that is named, or in a file."""
-    return recipe_text(Path(named)) if named.endswith(".toml") else named
 
 
 def _first(named: str) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def candidates(
     Raises:
         LichenError: a model, file or recipe that was named cannot be used.
     """
-    _choices(spec, rounds.ground.catalog, both, wanted, ())
+    _check(spec, _choices(spec, rounds.ground.catalog, both, wanted, ()))
     screening = None
     slots: tuple[Choice, ...] = ()
     if "concurrency" not in _present(spec):
@@ -93,10 +93,16 @@ def candidates(
 def planned(
     spec: RunSpec, catalog: Catalog, both: Halves, wanted: Wanted
 ) -> tuple[tuple[Choice, ...], tuple[int, ...]]:
-    """Return the choices that are certain, and the slots that would be screened; loads nothing."""
+    """Return the choices that are certain, and the slots that would be screened; loads nothing.
+
+    Raises:
+        LichenError: as ``candidates``.
+    """
+    choices = _choices(spec, catalog, both, wanted, ())
+    _check(spec, choices)
     present = "concurrency" in _present(spec)
     slots = () if present else _ladder(base_of(spec), catalog)
-    return _choices(spec, catalog, both, wanted, ()), slots
+    return choices, slots
 
 
 def charged(screening: SlotScreening | None) -> tuple[Round, ...]:
@@ -135,7 +141,8 @@ def _entry(catalog: Catalog, model: str) -> Entry | None:
 
 def _present(spec: RunSpec) -> frozenset[str]:
     base = base_of(spec)
-    return frozenset({*(s.name for s in base.strategies), *([RECIPE] if base.recipe else [])})
+    found = frozenset(s.name for s in base.strategies)
+    return found | {RECIPE} if base.recipe else found
 
 
 def _choices(
@@ -143,7 +150,7 @@ def _choices(
 ) -> tuple[Choice, ...]:
     model = base_of(spec).model
     here = smaller_relatives(catalog, model) if model is not None else ()
-    choices = default_candidates(
+    return default_candidates(
         present=_present(spec) | wanted.barred,
         slots=slots,
         draft=wanted.draft,
@@ -151,11 +158,14 @@ def _choices(
         recipes=wanted.recipes,
         asked=both.asked,
     )
+
+
+def _check(spec: RunSpec, choices: tuple[Choice, ...]) -> None:
+    """Have wrong names and files told now, not in the middle of a search."""
     for choice in choices:
         solution = solution_of(base_of(spec), (choice,), choice.strategy)
-        if solution.recipe:  # a wrong name or file is told now, not in the middle of a search
+        if solution.recipe:
             recipe_of(solution)
-    return choices
 
 
 def _own_slots(base: SolutionSpec) -> int:

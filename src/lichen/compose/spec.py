@@ -30,7 +30,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from lichen.compose import presets as shipped
-from lichen.compression.recipe import recipe_text
+from lichen.compression.recipe import recipe_held
 from lichen.core.errors import ConfigError
 
 Scalar = str | int | float | bool
@@ -205,8 +205,8 @@ def _with_recipe(key: str, value: Any, folder: Path) -> Any:
         return _with_recipes(value, folder)
     if isinstance(value, list):
         return [_with_recipe("", entry, folder) for entry in value]
-    if key == "recipe" and isinstance(value, str) and value.endswith(".toml"):
-        return recipe_text(folder / value)
+    if key == "recipe" and isinstance(value, str):
+        return recipe_held(value, folder)
     return value
 
 

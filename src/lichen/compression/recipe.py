@@ -101,6 +101,11 @@ def read_recipe(path: Path) -> Recipe:
     return parse_recipe(recipe_text(path), where=f"the recipe {str(path)!r}")
 
 
+def recipe_held(named: str, folder: Path = Path()) -> str:
+    """Return what a solution holds of its recipe: the text of a ``.toml`` file, or the name."""
+    return recipe_text(folder / named) if named.endswith(".toml") else named
+
+
 def recipe_text(path: Path) -> str:
     """Return what a recipe file says.
 

@@ -27,7 +27,7 @@ from typing import ClassVar, Final
 from lichen.acceleration.completeness import CompleteCode, Wanted
 from lichen.acceleration.completeness.python_names import definitions, does_nothing, parse
 from lichen.acceleration.examples import PYTHON
-from lichen.acceleration.missing_imports import missing_imports
+from lichen.acceleration.missing_imports import missing_imports, with_imports, without_imports
 from lichen.acceleration.per_request import Follower, PassedOn, following, with_step
 from lichen.acceleration.stop_rules import AfterPrefix, FirstOf
 from lichen.acceleration.strategy import Layer, StrategyContext
@@ -48,9 +48,6 @@ _COMMENT: Final = re.compile(r"\"\"\"|'''|/\*|//|^[ \t]*#|[;{]\s*--", re.MULTILI
 _STUB_REMARK: Final = re.compile(
     r"(?:#|//)\s*(?:your|write|add|insert|implement|todo|complete|fill)\b[^\n]*", re.IGNORECASE
 )
-
-_ADDED: Final = re.compile(r"\A([^\n]*\n)(?:(?:import \w+|from \w+ import [\w, ]+)\n)+\n")
-"""A fence and the imports that were added below it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +152,7 @@ def _begun_otherwise(request: Request, style: str) -> bool:
     own = beginning(request.hints or Hints(), style=style)
     begun = request.answer_prefix
     # One that was given here before has its imports at the top.
-    return bool(begun) and not (begun.startswith(own) or _ADDED.sub(r"\1", begun).startswith(own))
+    return bool(begun) and not (begun.startswith(own) or without_imports(begun).startswith(own))
 
 
 class _Begun(Follower):
@@ -206,10 +203,9 @@ class _Begun(Follower):
         first = self._first(completion.id) if begun else ()
         text = self._prefix + completion.text if begun else completion.text
         detail = f"{len(self._whole)} characters were given"
-        imports = missing_imports(_code(text)) if self._mends else ()
-        if imports and begun:
-            fence, _, rest = text.partition("\n")
-            text = "\n".join((fence, *imports, "", rest))
+        imports = missing_imports(_code(text)) if self._mends and begun else ()
+        if imports:
+            text = with_imports(text, imports)
             detail += f"; added: {'; '.join(imports)}"
         if is_stub(self._whole + completion.text, self._hints):
             detail += "; the model left a stub"
