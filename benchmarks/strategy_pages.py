@@ -2,10 +2,10 @@
 
     python benchmarks/strategy_pages.py [--check]
 
-Reads from ``benchmarks/results`` what ``strategies.py``, ``speculation.py --write`` and
-``answer_cache.py --write`` put there. Writes what follows the marker line of every page in
-``docs/explanation/strategies`` and the whole of ``measured.md`` there. What was not measured says
-so, with the reason; no number comes from anywhere else.
+Reads from ``benchmarks/results`` what ``strategies.py`` and, with ``--write``, ``speculation.py``,
+``answer_cache.py`` and ``stop_replay.py`` put there. Writes what follows the marker line of every
+page in ``docs/explanation/strategies`` and the whole of ``measured.md`` there. What was not
+measured says so, with the reason; no number comes from anywhere else.
 """
 
 from __future__ import annotations
@@ -67,6 +67,8 @@ def render(results: Mapping[str, Mapping[str, Any]], pages: Mapping[str, str]) -
         own = _cache_section(cache) if name == CACHE else _section(name, measured)
         if name == "speculation":
             own += "".join(map(_equality, results.get("speculation", {}).items()))
+        if name == "stop_when_complete":
+            own += "".join(map(_verdicts, results.get("stop_replay", {}).values()))
         found[name] = f"{text.partition(MARKER)[0]}{MARKER}\n\n{own}"
     return {**found, "measured": _table(measured, cache, list(pages))}
 
@@ -167,6 +169,22 @@ def _equality(item: tuple[str, Mapping[str, Any]]) -> str:
         f"Share of answer tokens that were accepted drafts: {found['accepted_share_of_tokens']}. "
         f"CPU-seconds per token, ratio to plain: {cpu['value']} [{cpu['low']}, {cpu['high']}] "
         f"(90 %). {found['machine']}; {found['date']}."
+    )
+    return f"\n{_text(said)}\n\n`{found['command']}`\n"
+
+
+def _verdicts(found: Mapping[str, Any]) -> str:
+    """Say which verdicts stopping changes, from a replay over whole answers."""
+    half = "" if found["half"] == "all" else f" (the {found['half']} half)"
+    lost, won = (", ".join(found[key]) or "none" for key in ("lost", "won"))
+    share = found["characters_not_written"] / found["characters"] if found["characters"] else 0.0
+    out = f" {found['not_whole']} more were not whole." if found["not_whole"] else ""
+    said = (
+        f"Verdicts, replayed over {found['answers']} whole answers of {found['model']}, "
+        f"{found['task']} in the wording *{found['style']}*{half}: {found['stopped']} would have "
+        f"been stopped, {share:.0%} of the characters not written; {found['solved_whole']} solved "
+        f"whole, {found['solved_kept']} as kept. Pass to fail: {lost}. Fail to pass: {won}.{out} "
+        f"Answers of {found['date']}."
     )
     return f"\n{_text(said)}\n\n`{found['command']}`\n"
 

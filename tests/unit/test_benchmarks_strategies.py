@@ -5,7 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,8 +15,12 @@ import pytest
 
 from lichen.acceleration import STRATEGIES
 from lichen.core.errors import ConfigError
-from lichen.core.generation import Request
+from lichen.core.generation import Finish, Hints, Message, Request, Role
+from lichen.core.ports import Candidate
+from lichen.core.record import SampleRecord
+from lichen.core.task import Problem, Score
 from lichen.testing.engine import ScriptedEngine
+from lichen.testing.records import fake_run
 
 Script = Callable[[str], ModuleType]
 FOLDER = Path(__file__).parents[2] / "benchmarks"
@@ -161,6 +166,80 @@ def _cache_pages(pages: ModuleType, found: dict[str, Any]) -> list[str]:
     new = pages.render({"answer_cache": {"a trace": found}}, {"answer_cache": pages.MARKER})
     assert "50%" in new["measured"]
     return [new["answer_cache"]]
+
+
+def test_verdicts_that_stopping_changes_are_listed(pages: ModuleType) -> None:
+    """The page names every problem that is lost or won, and says so if there is none."""
+    found = {
+        "command": "python benchmarks/stop_replay.py",
+        "date": "2026-01-02",
+        "model": "m",
+        "task": "humaneval",
+        "style": "natural",
+        "half": "odd",
+        "answers": 8,
+        "stopped": 6,
+        "not_whole": 2,
+        "characters": 100,
+        "characters_not_written": 40,
+        "solved_whole": 4,
+        "solved_kept": 3,
+        "lost": ["P/1"],
+        "won": [],
+    }
+    old = {"stop_when_complete": pages.MARKER}
+    text = pages.render({"stop_replay": {"m": found}}, old)["stop_when_complete"]
+    said = " ".join(text.split())
+    assert "Pass to fail: P/1. Fail to pass: none. 2 more were not whole." in said
+    assert "40% of the characters not written; 4 solved whole, 3 as kept" in said
+
+
+def test_a_replay_judges_whole_and_kept_answers(script: Script) -> None:
+    """What follows the complete function goes; a verdict that hung on it is listed as changed."""
+    stop_replay = script("stop_replay")
+    code = "def f(x):\n    return x + 1\n"
+    later = "\nf = str\n"  # changes the finished function's name from outside: a known limit
+    task = _Asks({"P/0": "", "P/1": later, "P/2": ""})
+    texts = {"P/0": f"```python\n{code}```\nIt adds one.", "P/1": f"```python\n{code}{later}```"}
+    samples = [_sample(id_, text) for id_, text in texts.items()]
+    samples.append(_sample("P/2", "```python", finish=Finish.ERROR))
+    found = stop_replay.replayed(task, samples)
+    assert [r.problem.id for r in found] == ["P/0", "P/1"]  # a failed one is no whole answer
+    assert found[0].kept.endswith(code.rstrip())
+    assert "adds one" not in found[0].kept
+    shown = stop_replay.result(task, found)
+    assert (shown["answers"], shown["stopped"]) == (2, 2)
+    assert (shown["lost"], shown["won"]) == (["P/1"], [])
+    assert (shown["solved_whole"], shown["solved_kept"]) == (2, 1)
+    assert 0 < shown["characters_not_written"] < shown["characters"]
+
+
+class _Asks:
+    """A task whose answers are right if they hold the text that a problem needs."""
+
+    def __init__(self, needed: dict[str, str]) -> None:
+        self._needed = needed
+
+    def problems(self) -> list[Problem]:
+        return [Problem(id=i, prompt="") for i in self._needed]
+
+    def request(self, problem: Problem, *, sample: int, seed: int) -> Request:
+        message = Message(role=Role.USER, content="Write f.")
+        hints = Hints(language="python", entry_point="f")
+        return Request(id=f"{problem.id}/{sample}", messages=(message,), hints=hints, seed=seed)
+
+    def extract(self, problem: Problem, text: str) -> str:
+        del problem
+        return text
+
+    def score(self, candidates: Iterable[Candidate]) -> Iterator[tuple[str, Score]]:
+        for c in candidates:
+            right = self._needed[c.problem.id] in c.code
+            yield c.id, Score(metric="pass@1", value=float(right))
+
+
+def _sample(problem: str, text: str, *, finish: Finish = Finish.STOP) -> SampleRecord:
+    return replace(fake_run(seed=1).samples[0], problem_id=problem, text=text, finish=finish)
 
 
 def test_a_page_without_the_marker_is_refused(pages: ModuleType) -> None:
