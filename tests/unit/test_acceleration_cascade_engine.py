@@ -504,6 +504,18 @@ def test_what_cannot_be_checked_may_go_to_the_last_level() -> None:
     assert not middle.requests
     steps = [s for s in answers["1"].ledger if s.actor == "cascade"]
     assert [s.action for s in steps] == ["went to the last level at once", "asked L2: gave"]
+    assert steps[0].detail == "the question shows no examples that can be run"
+
+
+def test_the_ledger_says_why_a_question_cannot_be_checked() -> None:
+    """Examples in another language are not "no examples": nothing here runs them."""
+    small, large = ScriptedEngine(said(WRONG)), ScriptedEngine(said(RIGHT))
+    engine = cascade(small, large, unchecked="last")
+    hints = replace(PLAIN, language="rust", given=GIVEN)
+    answer = completions(engine, ask("a", hints=hints))["a"]
+    assert not small.requests
+    first = next(s for s in answer.ledger if s.actor == "cascade")
+    assert first.detail == "only Python is run"
 
 
 def test_only_unchecked_questions_still_come_to_an_end() -> None:

@@ -152,17 +152,17 @@ class CascadeEngine(EngineAround):
         skips = any(self._balance.skipped(k) for k in range(len(self._levels) - 1))
         recheck = not (self._set.switch and skips) or self._taken % self._set.recheck_every == 0
         start = 0 if recheck else self._balance.start
-        unchecked = self._set.unchecked_last and not self._check.has_examples(request)
+        unchecked = self._check.why_no_examples(request) if self._set.unchecked_last else ""
         if unchecked:
             start = len(self._levels) - 1
         while start > 0 and not self._levels[start].available():
             start -= 1
         last = self._above(start, recheck=recheck) is None
         live = request.stream and last
-        case = Case(request, self._clock(), start, recheck, live, apart=unchecked and start > 0)
-        if start > 0 and unchecked:
-            detail = "the question shows no examples"
-            case.before.append(Step(actor=NAME, action=NOTHING_TO_CHECK, detail=detail))
+        apart = bool(unchecked) and start > 0
+        case = Case(request, self._clock(), start, recheck, live, apart=apart)
+        if apart:
+            case.before.append(Step(actor=NAME, action=NOTHING_TO_CHECK, detail=unchecked))
         elif start > 0:
             detail = "; ".join(
                 f"{level.name}: {self._balance.why(k)}"

@@ -88,9 +88,9 @@ class SelfCheck:
         """Whether log-probabilities can decide."""
         return self.signal != "examples"
 
-    def has_examples(self, request: Request) -> bool:
-        """Whether the question shows examples that will be run."""
-        return bool(self._examples(request))
+    def why_no_examples(self, request: Request) -> str:
+        """Return why no examples of the question will be run, "" if some will be."""
+        return self._examples(request)[1]
 
     def assess(self, request: Request, answer: Completion, tests: Tests) -> Assessment:
         """Check one answer that did not fail.
@@ -107,7 +107,7 @@ class SelfCheck:
             code, fault = python_answer(text, entry_point=hints.entry_point, given=hints.given)
         if fault:
             return Assessment(outcome=Outcome.REJECTED, why=f"it is broken: {fault}")
-        examples = self._examples(request) if code else ()
+        examples = self._examples(request)[0] if code else ()
         if examples:
             return self._run(code, hints.entry_point, examples, written=False)
         asks = bool(code) and self.signal != "confidence" and self.sandbox is not None
@@ -118,10 +118,11 @@ class SelfCheck:
             return self._by_confidence(answer)
         return Assessment(outcome=Outcome.ACCEPTED, why="there is nothing to check it by")
 
-    def _examples(self, request: Request) -> tuple[Example, ...]:
+    def _examples(self, request: Request) -> tuple[tuple[Example, ...], str]:
+        """Return the examples that will be run and, where there are none, why."""
         if self.signal == "confidence" or self.sandbox is None:
-            return ()
-        return runnable(request)[0]
+            return (), "examples are not run"
+        return runnable(request)
 
     def _run(
         self, code: str, entry_point: str, examples: tuple[Example, ...], *, written: bool
