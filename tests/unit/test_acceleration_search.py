@@ -360,3 +360,69 @@ def test_search_goes_the_same_way_over_stored_rounds() -> None:
     assert asked == live.calls
     assert again.stored_rounds == again.rounds == first.rounds
     assert replace(again, stored_rounds=0) == first
+
+
+def lossless(*, few: float = 0.6, many: float = 0.5, **others: float) -> tuple[Surface, Found]:
+    """Search strategies that leave the answers alone, two settings of one, and others."""
+    slots = [Choice(strategy="concurrency", options=(("slots", n),)) for n in (8, 16)]
+    choices = [*slots, *map(_choice, ("prefix_cache", "stop_when_complete", *others))]
+    factors = {slots[0].label: few, slots[1].label: many, "prefix_cache": 0.9}
+    surface = Surface({**factors, "stop_when_complete": 0.8, **others})
+    return surface, search(surface, choices, PROBLEMS, budget=Budget(seconds=1e6))
+
+
+def _choice(name: str) -> Choice:
+    return Choice(strategy=name)
+
+
+def test_what_leaves_the_answers_alone_is_tried_first_and_together() -> None:
+    """The rest is then raced on top of it, never alone, and joined where it pays there."""
+    surface, result = lossless(a=0.7, b=1.2)
+    pilot, first, *later = surface.calls
+    assert pilot == ()
+    assert [label(c) for c in first] == ["concurrency(slots=8) + prefix_cache + stop_when_complete"]
+    assert all(len(c) > 1 for group in later for c in group)
+    assert label(result.best) == "concurrency(slots=16) + prefix_cache + stop_when_complete + a"
+    assert isinstance(result.ratio, Interval)
+    assert result.ratio.value == pytest.approx(0.5 * 0.9 * 0.8 * 0.7, rel=0.05)
+    opened = result.races[0]
+    assert (opened.stage, opened.against, opened.standing) == ("opening", (), Standing.PAYS)
+    screened = [r for r in result.races if r.stage == "screening"]
+    assert {r.against for r in screened} == {opened.candidate}
+
+
+def test_an_opening_that_does_not_pay_leaves_each_its_chance_alone() -> None:
+    """Where the joint set costs more, its parts are screened one by one like all others."""
+    _, result = lossless(few=4.0, many=4.0, a=0.7)
+    opened = result.races[0]
+    assert (opened.stage, opened.standing) == ("opening", Standing.DEARER)
+    assert {c.strategy for c in result.best} == {"prefix_cache", "stop_when_complete", "a"}
+
+
+def test_one_harmless_strategy_is_no_opening() -> None:
+    """With a single one there is nothing to join: screening looks at it."""
+    result = found(Surface({"prefix_cache": 0.8, "a": 0.7}))
+    assert {r.stage for r in result.races} == {"screening", "joining", "leaving out"}
+    assert {c.strategy for c in result.best} == {"prefix_cache", "a"}
+
+
+def test_a_short_budget_still_finds_what_leaves_the_answers_alone() -> None:
+    """Ten undecided candidates must not use up the time of the set that decides in two looks."""
+    slots = Choice(strategy="concurrency", options=(("slots", 8),))
+    open_ones = [_choice(f"x{i}") for i in range(10)]
+    harmless = [slots, _choice("prefix_cache"), _choice("stop_when_complete")]
+    factors = {c.label: 0.8 for c in harmless} | {c.label: 0.97 for c in open_ones}
+    surface = Surface(factors, noise=0.1)
+    choices = [*open_ones, *harmless]
+    result = search(surface, choices, PROBLEMS, budget=Budget(seconds=900.0, proof=40))
+    assert not result.complete
+    assert set(harmless) <= set(result.best)
+
+
+def test_screening_may_use_all_the_time_while_nothing_pays() -> None:
+    """A search that ends with nothing has used its budget, but for a round that did not fit."""
+    surface = Surface({f"x{i}": 0.9 for i in range(6)}, noise=0.3)
+    result = found(surface, seconds=400.0)
+    assert not result.complete
+    longest = max(sum(o.observed.wall_s for o in result.looks if o.round == n) for n in range(9))
+    assert result.best or result.spent_s > 400.0 - longest

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import pytest
 
-from lichen.acceleration.candidates import Choice
+from lichen.acceleration.candidates import CandidateSet, Choice
 from lichen.acceleration.racing import Standing
 from lichen.acceleration.searched import Found, Race
-from lichen.cli.accelerate_story import Bill, proof_cells, sentences, why
+from lichen.cli.accelerate_story import Bill, proof_cells, ratio, sentences, tried, why
 from lichen.compose.rounds import Spent
 from lichen.core.interval import Interval
 from lichen.core.measurement import Missing
@@ -87,6 +90,32 @@ def test_sentences_name_candidate_ratio_interval_and_reason() -> None:
     )
     assert told[-2] == "The search took 100 CPU-s (60 s), paid back after 10 requests"
     assert told[-1].endswith("150 CPU-s (90 s), paid back after never: nothing is saved")
+
+
+@pytest.mark.parametrize(
+    ("candidate", "against", "said"),
+    [
+        ((SLOTS, STOP), (), "concurrency(slots=4) + stop_when_complete"),
+        ((SLOTS, STOP), (SLOTS,), "+ stop_when_complete"),
+        ((STOP,), (SLOTS, STOP), "- concurrency(slots=4)"),
+        (
+            (SLOTS, STOP),
+            (replace(SLOTS, options=(("slots", 8),)), STOP),
+            "concurrency(slots=4) for concurrency(slots=8)",
+        ),
+    ],
+)
+def test_a_candidate_is_named_by_what_is_new(
+    candidate: CandidateSet, against: CandidateSet, said: str
+) -> None:
+    """The table says what was added, left out or changed, not the whole set again and again."""
+    assert tried(replace(race(Standing.PAYS), candidate=candidate, against=against)) == said
+
+
+def test_a_single_look_has_no_interval() -> None:
+    """An unbounded interval is said in words, not as infinity."""
+    assert ratio(Interval(low=0.0, value=0.68, high=math.inf)) == "0.68, no interval"
+    assert ratio(Interval(low=0.5, value=0.6, high=0.7)) == "0.60 [0.50, 0.70]"
 
 
 def test_proof_has_intervals_for_every_row() -> None:

@@ -69,6 +69,10 @@ RUN_EXAMPLES: Final = frozenset({"stop_when_passing", "backtrack", "cascade"})
 """Strategies that run the question's own examples. Where these are the very tests that decide, what
 they seem to save in quality is a leak, so that a search has to leave them out."""
 
+LEAVE_ANSWERS: Final = frozenset({"concurrency", "prefix_cache", "stop_when_complete"})
+"""Strategies that leave the code alone that a model writes (greedy answers may differ where a batch
+rounds otherwise), so that what they save together can be shown before anything else is tried."""
+
 FIRST_MODEL: Final = "first"
 """Option of a ``cascade`` choice: the model asked first, or the file of a solution that names it;
 the solution's own becomes the second."""
@@ -144,6 +148,18 @@ def ordered(choices: Iterable[Choice]) -> CandidateSet:
 def with_choice(candidate: CandidateSet, choice: Choice) -> CandidateSet:
     """Return the candidate with a choice added, in place of another one of the same strategy."""
     return ordered((*(c for c in candidate if c.strategy != choice.strategy), choice))
+
+
+def opening(choices: Iterable[Choice]) -> CandidateSet:
+    """Return what a search tries first, together: of ``LEAVE_ANSWERS`` the first settings given.
+
+    Empty where there are fewer than two, since one alone is what screening looks at.
+    """
+    first: dict[str, Choice] = {}
+    for choice in choices:
+        if choice.strategy in LEAVE_ANSWERS:
+            first.setdefault(choice.strategy, choice)
+    return ordered(first.values()) if len(first) > 1 else ()
 
 
 def label(candidate: CandidateSet) -> str:

@@ -1,11 +1,14 @@
 """Which strategies pay here, on this task? A race, never a grid.
 
-1. *Screening*: every choice of the table runs alone, side by side with plain, a few problems per
-   round. It leaves the race once it is dearer, worse, too slow or beaten by another setting of the
-   same strategy with confidence (``racing``).
-2. *Forward*: what pays is joined in the order of what it saved alone; each addition must pay on
-   top of the best so far. What was still open alone gets its chance last.
-3. *Backward*: each strategy of the winner is left out once; what is not missed goes.
+1. *Opening*: the strategies that leave a model's answers alone race together against plain. They
+   nearly always pay, and what is raced on top of them costs a fraction of what it costs alone.
+2. *Screening*: every other choice of the table runs on top of the best so far (alone, if that is
+   plain), side by side with it and with plain, a few problems per round. It leaves the race once it
+   is dearer, worse, too slow or beaten by another setting of the same strategy with confidence
+   (``racing``).
+3. *Forward*: what pays is joined in the order of what it saved; each addition must pay on top of
+   the best so far. What was still open gets its chance last.
+4. *Backward*: each strategy of the winner is left out once; what is not missed goes.
 
 With k choices of s strategies that costs in the order of k + 2 s races, not a product. Nothing is
 run here: everything comes through the port ``Evaluate``. Every measurement is reported, and the
@@ -24,7 +27,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from lichen.acceleration.candidates import CandidateSet, Choice, label, with_choice
+from lichen.acceleration.candidates import CandidateSet, Choice, label, opening, with_choice
 from lichen.acceleration.log_ratio import as_ratio
 from lichen.acceleration.racing import (
     Rules,
@@ -51,7 +54,8 @@ from lichen.core.interval import Interval
 from lichen.core.measurement import Missing
 
 SCREENING_SHARE: Final = 0.6
-"""Part of the search's time that screening may use, so that some is left for joining what pays."""
+"""Part of the search's time that screening may use, so that some is left for joining what pays. As
+long as nothing pays there is nothing to join to, and screening may use all of it."""
 
 LEAST_PROBLEMS: Final = 4
 """Problems in a round at least: with fewer, settings that run requests together cannot show it."""
@@ -99,7 +103,8 @@ def search(  # noqa: PLR0913 (one verb: its values, then its ports by name)
     state = _Search(evaluate, shuffled, rules or Rules(), budget or Budget(), progress)
     state.rounds += before
     state.pilot(len(choices))
-    state.screen([(c,) for c in choices])
+    state.open(opening(choices))
+    state.screen(choices)
     state.forward()
     state.backward()
     return state.found()
@@ -117,11 +122,13 @@ class _Search:
     budget: Budget
     progress: Progress
     tracks: dict[CandidateSet, Track] = field(default_factory=dict)
+    screened: dict[CandidateSet, Choice] = field(default_factory=dict)
     standings: dict[CandidateSet, Standing] = field(default_factory=dict)
     errors: dict[CandidateSet, str] = field(default_factory=dict)
     races: list[Race] = field(default_factory=list)
     looks: list[Look] = field(default_factory=list)
     best: CandidateSet = ()
+    base: CandidateSet = ()
     complete: bool = True
     round: int = 0
     size: int = 1
@@ -150,12 +157,12 @@ class _Search:
             self.reserved_s = 2 * (self.budget.proof * answer_s + load_s)
         together = self.budget.together
         answers = choices + math.ceil(choices / together)
-        fitting = self._until(_SCREENING) / 2 / max(answer_s * answers, 1e-9)
+        fitting = self._screening_s / 2 / max(answer_s * answers, 1e-9)
         most = self.budget.problems_per_round
         self.size = min(most, max(LEAST_PROBLEMS, int(min(max(fitting, 0.0), most))))
         beside = min(choices, together)
         self.guess_s = answer_s * self.size * (beside + 1) + load_s * beside
-        if self.spent_s + self.guess_s > self._until(_SCREENING):
+        if self.spent_s + self.guess_s > self._screening_s:
             raise ConfigError(self._too_small(answer_s))
 
     def _too_small(self, answer_s: float) -> str:
@@ -175,35 +182,51 @@ class _Search:
         """Seconds that all rounds took so far."""
         return math.fsum(r.seconds for r in self.rounds)
 
+    @property
+    def _screening_s(self) -> float:
+        """Seconds at which screening has to end once something pays."""
+        return (self.budget.seconds - self.reserved_s) * SCREENING_SHARE
+
     def _until(self, stage: str) -> float:
         """Return the seconds at which a stage has to end."""
-        share = SCREENING_SHARE if stage == _SCREENING else 1.0
-        return (self.budget.seconds - self.reserved_s) * share
+        if stage == _SCREENING and self.best_known:
+            return self._screening_s
+        return self.budget.seconds - self.reserved_s
 
-    def screen(self, singles: Sequence[CandidateSet]) -> None:
-        """Race all single choices against plain, and settings of one strategy among each other."""
-        alive = list(dict.fromkeys(singles))
+    def open(self, together: CandidateSet) -> None:
+        """Race what leaves answers alone against plain: two solutions, so rounds may be larger."""
+        usual, self.size = self.size, min(2 * self.size, self.budget.problems_per_round)
+        if together and self._duel("opening", together, ()) is Standing.PAYS:
+            self.best = self.base = together
+        self.size = usual
+
+    def screen(self, choices: Sequence[Choice]) -> None:
+        """Race choices on top of the best, and settings of one strategy among each other."""
+        base, beside = self.base, [self.base] if self.base else []
+        self.screened = {with_choice(base, c): c for c in choices if c not in base}
+        alive = list(self.screened)
         self.standings = dict.fromkeys(alive, Standing.OPEN)
+        step = self.budget.together - len(beside)
         try:
             while alive:
                 ids = self._next_problems()
-                for start in range(0, len(alive), self.budget.together):
-                    group = alive[start : start + self.budget.together]
-                    self._run(group, ids, _SCREENING)
+                for start in range(0, len(alive), step):
+                    self._run([*beside, *alive[start : start + step]], ids, _SCREENING)
                 for candidate in alive:
-                    self.standings[candidate] = self._judged(candidate, ())
+                    self.standings[candidate] = self._judged(candidate, base)
                 self._drop_beaten()
                 alive = [c for c in alive if self.standings[c] is Standing.OPEN]
         except _OutOfBudgetError:
             self.complete = False
         for candidate in self.standings:
-            self._note(_SCREENING, candidate, (), self.standings[candidate])
+            self._note(_SCREENING, candidate, base, self.standings[candidate])
 
     def forward(self) -> None:
         """Join what pays, the best first; then what was left open."""
         for choice in self._by_saving():
             challenger = with_choice(self.best, choice)
-            if not self.best and self.standings[challenger] is Standing.PAYS:
+            as_screened = self.best == self.base
+            if as_screened and self.standings[challenger] is Standing.PAYS:
                 self.best = challenger
                 continue
             standing = self._duel("joining", challenger, self.best)
@@ -305,7 +328,7 @@ class _Search:
                 kin = [
                     other
                     for other, how in self.standings.items()
-                    if other[0].strategy == candidate[0].strategy
+                    if self.screened[other].strategy == self.screened[candidate].strategy
                     and how in (Standing.OPEN, Standing.PAYS)
                 ]
                 if candidate in self.tracks and beaten(self.tracks, candidate, kin):
@@ -315,7 +338,7 @@ class _Search:
         """Return choices worth joining: those that pay by what they saved, then those left open."""
 
         def saving(candidate: CandidateSet) -> tuple[bool, float]:
-            cost = cost_against(self.tracks, (), candidate)
+            cost = cost_against(self.tracks, self.base, candidate)
             pays = self.standings[candidate] is Standing.PAYS
             return not pays, cost.value if cost is not None else 0.0
 
@@ -324,24 +347,22 @@ class _Search:
             for c, how in self.standings.items()
             if c in self.tracks and (how is Standing.PAYS or self._undecided(c, how))
         ]
-        return [c[0] for c in sorted(worth, key=saving)]
+        return [self.screened[c] for c in sorted(worth, key=saving)]
 
     def _undecided(self, candidate: CandidateSet, how: Standing) -> bool:
         """Whether a candidate's interval still holds a saving: together with others it may pay."""
         if how not in (Standing.OPEN, Standing.NO_BETTER) or not self.best_known:
             return False
-        cost = cost_against(self.tracks, (), candidate)
+        cost = cost_against(self.tracks, self.base, candidate)
         return cost is not None and cost.value < 0
 
     @property
     def best_known(self) -> bool:
-        """Whether something pays alone, so that joining has something to join to."""
-        return Standing.PAYS in self.standings.values()
+        """Whether something pays, so that joining has something to join to."""
+        return bool(self.best) or Standing.PAYS in self.standings.values()
 
     def _contribution(self, choice: Choice) -> Interval | Missing:
         smaller = tuple(c for c in self.best if c != choice)
-        if smaller and smaller not in self.tracks:
-            return Missing(reason="the budget ended before it was left out once")
         cost = cost_against(self.tracks, self.best, smaller)
         if cost is None:
             return Missing(reason="the budget ended before it was left out once")

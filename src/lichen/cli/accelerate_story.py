@@ -92,12 +92,28 @@ def why(race: Race) -> str:
     return f"{said}: {race.detail}" if race.detail else said
 
 
+def tried(race: Race) -> str:
+    """Name a candidate by how it differs from what it was raced with.
+
+    ``+ a`` where a strategy was added, ``- a`` where one was left out, ``a for b`` where a setting
+    took another one's place; against plain the whole candidate.
+    """
+    if not race.against:
+        return label(race.candidate)
+    gone = {c.strategy: c for c in race.against if c not in race.candidate}
+    added = [c for c in race.candidate if c not in race.against]
+    parts = [
+        f"{c.label} for {gone.pop(c.strategy).label}" if c.strategy in gone else f"+ {c.label}"
+        for c in added
+    ]
+    return ", ".join([*parts, *(f"- {c.label}" for c in gone.values())])
+
+
 def race_cells(race: Race) -> tuple[str, ...]:
-    """Return stage, candidate, against, cost ratio, quality difference, looks and result."""
+    """Return stage, what was tried, cost ratio, quality difference, looks and result."""
     return (
         race.stage,
-        label(race.candidate),
-        label(race.against),
+        tried(race),
         ratio(race.ratio),
         points(race.quality),
         str(race.rounds),
@@ -158,11 +174,11 @@ def sentences(found: Found, bill: Bill) -> tuple[str, ...]:
 
 
 def _told(race: Race) -> str:
-    stage, candidate, against, cost, quality, looks, said = race_cells(race)
+    stage, _, cost, quality, looks, said = race_cells(race)
     quality = f"{quality} points" if quality else NOT_MEASURED
     return (
-        f"Search, {stage}: {candidate} against {against}: cost ratio {cost}, quality against plain "
-        f"{quality}, {fmt.plural(int(looks), 'look')}: {said}"
+        f"Search, {stage}: {label(race.candidate)} against {label(race.against)}: cost ratio "
+        f"{cost}, quality against plain {quality}, {fmt.plural(int(looks), 'look')}: {said}"
     )
 
 
@@ -174,8 +190,10 @@ def milliseconds(value: float | Missing) -> str:
 
 
 def ratio(value: Interval | Missing) -> str:
-    """Write a ratio with its interval."""
-    return shown(value) if isinstance(value, Interval) else NOT_MEASURED
+    """Write a ratio with its interval; a single look has none."""
+    if isinstance(value, Missing):
+        return NOT_MEASURED
+    return shown(value) if math.isfinite(value.high) else f"{value.value:.2f}, no interval"
 
 
 def points(value: Interval | Missing) -> str:

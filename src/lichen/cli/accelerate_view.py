@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from lichen.acceleration.candidates import Choice, label
+from lichen.acceleration.candidates import Choice, label, opening
 from lichen.acceleration.log_ratio import shown
 from lichen.acceleration.racing import Rules
 from lichen.acceleration.search import SCREENING_SHARE
@@ -29,8 +29,10 @@ def plan(
     choices: Sequence[Choice], slots: Sequence[int], rules: Rules, budget: Budget, both: Halves
 ) -> dict[str, Any]:
     """Return what a search would do, as plain values."""
+    at_slots = [Choice(strategy="concurrency")] if slots else []
     return {
         "tries": [c.label for c in choices],
+        "tries_first": [c.label for c in opening((*at_slots, *choices))],
         "screens_slots": list(slots),
         "calibration_problems": len(both.calibration),
         "problems_per_look": min(budget.problems_per_round, len(both.calibration)),
@@ -52,8 +54,11 @@ def show_plan(what: dict[str, Any]) -> None:
         slots = ", ".join(str(n) for n in what["screens_slots"])
         rows.append([f"concurrency, the cheapest of {slots} slots on the engine alone"])
     console.table("Would try", ["strategy"], rows)
+    first = " + ".join(what["tries_first"])
+    ahead = f"{first} first, together; then the others, " if first else ""
     console.note(
-        f"each beside plain on up to {what['problems_per_look']} problems at a time, at most "
+        f"{ahead}each beside the best so far and plain, on up to "
+        f"{what['problems_per_look']} problems at a time, at most "
         f"{what['looks_at_most']} times ({what['looks_at_most_for_quality']} while the quality of "
         "a cheaper one is in doubt), then those that pay together\n"
         f"then plain against the winner on {what['verification_problems']} other problems\n"
@@ -76,8 +81,8 @@ def show_search(found: Found, screening: SlotScreening | None) -> None:
             ],
         )
     console.table(
-        "Search: cost against what it was raced with, quality against plain (90 % intervals)",
-        ["stage", "candidate", "against", ">cost ratio", ">quality", ">looks", "result"],
+        "Search: cost against the best then, quality in points against plain (90 % intervals)",
+        ["stage", "tried", ">cost ratio", ">quality", ">looks", "result"],
         [[console.plain(cell) for cell in story.race_cells(r)] for r in found.races],
         caption=_caption(found),
     )
