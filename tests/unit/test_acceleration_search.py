@@ -20,7 +20,7 @@ from lichen.acceleration.candidates import (
     ordered,
     with_choice,
 )
-from lichen.acceleration.racing import Observed, Rules, Standing, Track, cost_against
+from lichen.acceleration.racing import Observed, Rules, Standing, Track, cost_against, cost_along
 from lichen.acceleration.search import search
 from lichen.acceleration.searched import Budget, Evaluate, Found, Round, pays_back
 from lichen.acceleration.strategy import StrategyContext
@@ -56,10 +56,10 @@ class Surface:
         self.paid = 0.0
 
     def __call__(self, candidates: Sequence[CandidateSet], problems: Sequence[str]) -> Round:
-        """Run plain and the candidates; each takes half a second to load."""
+        """Run the candidates; each takes half a second to load."""
         self.calls.append(tuple(candidates))
         drift = self.rng.uniform(1.0, 3.0)
-        seen = tuple(self._seen(c, problems, drift) for c in ((), *candidates))
+        seen = tuple(self._seen(c, problems, drift) for c in candidates)
         wall_s = sum(o.wall_s for o in seen)
         cpu_s = sum(sum(o.cpu_s) for o in seen) + 0.5 * len(seen)
         self.paid += cpu_s
@@ -309,7 +309,7 @@ def test_search_begins_nothing_that_cannot_end() -> None:
     surface = Surface({"a": 0.5})
     with pytest.raises(ConfigError, match="give it at least 1m"):
         found(surface, seconds=10.0)
-    assert surface.calls == [()]
+    assert surface.calls == [((),)]
 
 
 def test_search_refuses_a_budget_that_verification_would_eat() -> None:
@@ -332,10 +332,10 @@ def test_search_says_when_a_refusal_rests_on_old_times() -> None:
 def test_search_leaves_the_verification_its_time() -> None:
     """What is set aside covers plain twice, and the search ends before it would touch that."""
     surface = Surface({"a": 0.5, "b": 0.8, "c": 0.9})
-    result = found(surface, seconds=400.0, proof=40)
+    result = found(surface, seconds=250.0, proof=40)
     pilot = result.looks[0]
     assert result.reserved_s == pytest.approx(2 * 40 * pilot.observed.wall_s / len(pilot.problems))
-    assert result.spent_s <= 400.0 - result.reserved_s
+    assert result.spent_s <= 250.0 - result.reserved_s
     assert not result.complete
 
 
@@ -379,16 +379,58 @@ def test_what_leaves_the_answers_alone_is_tried_first_and_together() -> None:
     """The rest is then raced on top of it, never alone, and joined where it pays there."""
     surface, result = lossless(a=0.7, b=1.2)
     pilot, first, *later = surface.calls
-    assert pilot == ()
-    assert [label(c) for c in first] == ["concurrency(slots=8) + prefix_cache + stop_when_complete"]
-    assert all(len(c) > 1 for group in later for c in group)
+    assert pilot == ((),)
+    opened = "concurrency(slots=8) + prefix_cache + stop_when_complete"
+    assert [label(c) for c in first] == ["plain", opened]
+    assert all(len(c) > 1 for group in later for c in group if c)
     assert label(result.best) == "concurrency(slots=16) + prefix_cache + stop_when_complete + a"
     assert isinstance(result.ratio, Interval)
     assert result.ratio.value == pytest.approx(0.5 * 0.9 * 0.8 * 0.7, rel=0.05)
-    opened = result.races[0]
-    assert (opened.stage, opened.against, opened.standing) == ("opening", (), Standing.PAYS)
-    screened = [r for r in result.races if r.stage == "screening"]
-    assert {r.against for r in screened} == {opened.candidate}
+    by_plain = {k.round: k.problems for k in result.looks if not k.candidate}
+    known: set[str] = set()
+    for number in sorted({k.round for k in result.looks}):
+        (ids,) = {k.problems for k in result.looks if k.round == number}
+        assert (number in by_plain) == (not known >= set(ids))  # asked once, never for its cost
+        known |= set(ids)
+    race = result.races[0]
+    assert (race.stage, race.against, race.standing) == ("opening", (), Standing.PAYS)
+    assert {label(r.against) for r in result.races if r.stage == "screening"} == {opened}
+
+
+def test_a_base_that_breaks_ends_the_search_with_what_is_known() -> None:
+    """When what all else runs on top of fails half-way, it has still paid, and stays."""
+    slots = Choice(strategy="concurrency", options=(("slots", 8),))
+    harmless = (slots, _choice("prefix_cache"))
+    surface = Surface({slots.label: 0.5, "prefix_cache": 0.9, "a": 0.7})
+
+    def breaking(candidates: Sequence[CandidateSet], problems: Sequence[str]) -> Round:
+        ran = surface(candidates, problems)
+        if candidates[0] == ():
+            return ran
+        return replace(ran, observed=(Observed(error="no memory"), *ran.observed[1:]))
+
+    choices = [*harmless, _choice("a")]
+    result = search(breaking, choices, PROBLEMS, budget=Budget(seconds=2000.0))
+    assert set(result.best) == set(harmless)
+    assert not result.complete
+    assert isinstance(result.ratio, Interval)
+
+
+def test_costs_of_sets_that_never_met_are_added_up() -> None:
+    """Step by step, bounds too; a step without a common round leaves it unknown."""
+    a, b = (_choice("a"),), (_choice("b"),)
+    tracks = {
+        (): Track(logs={1: 0.0, 2: 0.0}),
+        a: Track(logs={1: -0.5, 2: -0.5, 3: 0.0, 4: 0.0}),
+        b: Track(logs={3: -0.2, 4: -0.2}),
+    }
+    steps = [cost_against(tracks, (), a), cost_against(tracks, a, b)]
+    whole = cost_along(tracks, [(), a, b])
+    assert whole is not None
+    assert whole.value == pytest.approx(-0.7)
+    assert whole.low == pytest.approx(sum(s.low for s in steps if s))
+    assert cost_along(tracks, [(), a]) == steps[0]
+    assert cost_along({**tracks, b: Track(logs={9: 0.0})}, [(), a, b]) is None
 
 
 def test_an_opening_that_does_not_pay_leaves_each_its_chance_alone() -> None:
@@ -414,7 +456,7 @@ def test_a_short_budget_still_finds_what_leaves_the_answers_alone() -> None:
     factors = {c.label: 0.8 for c in harmless} | {c.label: 0.97 for c in open_ones}
     surface = Surface(factors, noise=0.1)
     choices = [*open_ones, *harmless]
-    result = search(surface, choices, PROBLEMS, budget=Budget(seconds=900.0, proof=40))
+    result = search(surface, choices, PROBLEMS, budget=Budget(seconds=450.0, proof=40))
     assert not result.complete
     assert set(harmless) <= set(result.best)
 

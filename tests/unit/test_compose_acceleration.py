@@ -83,9 +83,9 @@ def test_halves_are_even_and_odd(spec: RunSpec, tmp_path: Path) -> None:
 
 
 def test_evaluate_measures_plain_and_candidates_in_one_run(evaluate: BenchmarkEvaluate) -> None:
-    """Plain comes first, and a candidate that costs half is seen to cost half."""
+    """All are in one run, and a candidate that costs half is seen to cost half."""
     ids = ["HumanEval/0", "HumanEval/2"]
-    seen = evaluate([(FOUR,)], ids)
+    seen = evaluate([(), (FOUR,)], ids)
     plain, four = seen.observed
     assert sum(four.cpu_s) == pytest.approx(sum(plain.cpu_s) / 2)
     assert len(four.quality) == len(four.latency_s) == 2
@@ -96,7 +96,7 @@ def test_evaluate_measures_plain_and_candidates_in_one_run(evaluate: BenchmarkEv
 
 def test_evaluate_sorts_out_what_cannot_be_loaded(evaluate: BenchmarkEvaluate) -> None:
     """A broken candidate comes back with its reason; the others are measured all the same."""
-    plain, broken, four = evaluate([(SEVEN,), (FOUR,)], ["HumanEval/0", "HumanEval/2"]).observed
+    plain, broken, four = evaluate([(), (SEVEN,), (FOUR,)], ["HumanEval/0", "HumanEval/2"]).observed
     assert "seven slots" in broken.error
     assert sum(four.cpu_s) == pytest.approx(sum(plain.cpu_s) / 2)
 
@@ -108,7 +108,7 @@ def test_evaluate_raises_if_plain_does_not_work(evaluate: BenchmarkEvaluate) -> 
     )
     evaluate.spec = evaluate.spec.model_copy(update={"solutions": (broken,)})
     with pytest.raises(LichenError, match="seven slots"):
-        evaluate([(STOP,)], ["HumanEval/0"])
+        evaluate([(), (STOP,)], ["HumanEval/0"])
 
 
 def test_search_over_the_benchmark_finds_what_pays(

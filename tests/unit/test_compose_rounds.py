@@ -86,9 +86,9 @@ def three_rounds(rounds: Rounds) -> Iterator[tuple[Observed, ...]]:
     """Run what a small search would."""
     evaluate = BenchmarkEvaluate(spec=RunSpec(solutions=(COSTED,), idle_s=0.0), rounds=rounds)
     asked: list[tuple[list[CandidateSet], list[str]]] = [
-        ([], TWO),
-        ([FOUR, SEVEN, STOP], TWO),
-        ([FOUR, STOP], TWO_MORE),
+        ([()], TWO),
+        ([(), FOUR, SEVEN, STOP], TWO),
+        ([(), FOUR, STOP], TWO_MORE),
     ]
     for candidates, problems in asked:
         yield evaluate(candidates, problems).observed
@@ -170,8 +170,8 @@ def test_engines_that_remember_are_not_kept(world: World, opens: Opens) -> None:
     """A prompt cache of an earlier round would make the next one look cheap: it is loaded anew."""
     with opens() as rounds:
         evaluate = BenchmarkEvaluate(spec=RunSpec(solutions=(COSTED,), idle_s=0.0), rounds=rounds)
-        evaluate([CACHE], TWO)
-        evaluate([CACHE], TWO_MORE)
+        evaluate([(), CACHE], TWO)
+        evaluate([(), CACHE], TWO_MORE)
     cached = [o for o in world.loads if o.get("prompt_cache")]
     assert len(cached) == 2
     assert len(world.loads) == 3

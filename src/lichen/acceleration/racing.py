@@ -1,10 +1,11 @@
 """Who is ahead? Judging candidates by few interleaved rounds, with confidence.
 
-A *round* is a handful of problems that a candidate and the plain solution answer side by side. Its
-figure is the log of the ratio of their CPU-seconds, so that drift of the machine cancels. Two
-candidates are compared by the differences of these figures over the rounds that both ran. A race
-ends as soon as an interval decides (Maron and Moore, 1994, Hoeffding races; Student's t over
-rounds stands in for their bound, as in ``log_ratio``).
+A *round* is a handful of problems that some candidates answer, each side by side with the one to
+beat. A candidate's figure is the log of the ratio of their CPU-seconds, so that drift of the
+machine cancels. Two candidates are compared by the differences of these figures over the rounds
+that both ran. A race ends as soon as an interval
+decides (Maron and Moore, 1994, Hoeffding races; Student's t over rounds stands in for their bound,
+as in ``log_ratio``).
 
 Quality is the mean paired difference per problem, with an interval after Agresti and Min (2005),
 who add half a count to each cell: small samples that happen to agree prove little.
@@ -17,6 +18,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import pairwise
 from typing import Final
 
 from lichen.acceleration.break_even import Z_90
@@ -97,17 +99,22 @@ class Rules:
 
 @dataclass(slots=True)
 class Track:
-    """Everything seen of one candidate: per round its log-ratio to plain, and all its answers."""
+    """Everything seen of one candidate: its log-ratio per round, and all its answers."""
 
     logs: dict[int, float] = field(default_factory=dict)
     differences: dict[str, list[float]] = field(default_factory=dict)
     latencies: list[float] = field(default_factory=list)
 
-    def add(self, number: int, ids: Sequence[str], plain: Observed, seen: Observed) -> None:
-        """Take in a round on these problems."""
-        self.logs[number] = math.log(math.fsum(seen.cpu_s) / math.fsum(plain.cpu_s))
-        for problem, a, b in zip(ids, plain.quality, seen.quality, strict=True):
-            self.differences.setdefault(problem, []).append(b - a)
+    def add(
+        self, number: int, seen: Observed, beside: Observed, plain: Mapping[str, float]
+    ) -> None:
+        """Take in a round, run beside the one to beat; ``plain`` has plain's quality by problem.
+
+        The problems' ids, in their order, are the keys of ``plain``.
+        """
+        self.logs[number] = math.log(math.fsum(seen.cpu_s) / math.fsum(beside.cpu_s))
+        for (problem, before), quality in zip(plain.items(), seen.quality, strict=True):
+            self.differences.setdefault(problem, []).append(quality - before)
         self.latencies += seen.latency_s
 
     def quality(self) -> Interval:
@@ -138,24 +145,32 @@ Tracks = Mapping[CandidateSet, Track]
 def cost_against(tracks: Tracks, a: CandidateSet, b: CandidateSet) -> Interval | None:
     """Return the log of b's cost over a's, 90 % interval, over common rounds; None without any.
 
-    The empty candidate is plain, which every round has.
+    The empty candidate is plain.
     """
     if a == b:
         return Interval.exact(0.0)
-    mine, theirs = _logs(tracks, b), _logs(tracks, a)
-    if mine is None or theirs is None:
-        known = mine if theirs is None else {k: -v for k, v in theirs.items()}
-        logs = list((known or {}).values())
-    else:
-        logs = [mine[k] - theirs[k] for k in sorted(mine.keys() & theirs.keys())]
+    if a not in tracks or b not in tracks:
+        return None
+    one, two = tracks[a].logs, tracks[b].logs
+    logs = [two[k] - one[k] for k in sorted(one.keys() & two.keys())]
     return log_ratio([(1.0, math.exp(x)) for x in logs]) if logs else None
 
 
-def _logs(tracks: Tracks, candidate: CandidateSet) -> dict[int, float] | None:
-    """Return log-ratios to plain by round; None for plain itself."""
-    if not candidate:
-        return None
-    return tracks[candidate].logs if candidate in tracks else {}
+def cost_along(tracks: Tracks, path: Sequence[CandidateSet]) -> Interval | None:
+    """Return the log of the last one's cost over the first one's; None if it cannot be known.
+
+    Where the two met in rounds enough for an interval, that is it; else the costs of all steps are
+    added, and so are their bounds, which is wider than need be.
+    """
+    met = cost_against(tracks, path[0], path[-1])
+    if met is not None and math.isfinite(met.high):
+        return met
+    steps = [cost_against(tracks, a, b) for a, b in pairwise(path)]
+    known = [s for s in steps if s is not None]
+    if len(known) < len(steps):
+        return met
+    low, value, high = (math.fsum(getattr(s, k) for s in known) for k in ("low", "value", "high"))
+    return Interval(low=low, value=value, high=high)
 
 
 def judged(
@@ -207,5 +222,4 @@ def beaten(tracks: Tracks, candidate: CandidateSet, rivals: Sequence[CandidateSe
 
 
 def _shared(tracks: Tracks, a: CandidateSet, b: CandidateSet) -> int:
-    rounds = set(tracks[a].logs)
-    return len(rounds & set(tracks[b].logs)) if b in tracks else len(rounds)
+    return len(tracks[a].logs.keys() & tracks[b].logs.keys())

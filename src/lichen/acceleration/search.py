@@ -3,16 +3,17 @@
 1. *Opening*: the strategies that leave a model's answers alone race together against plain. They
    nearly always pay, and what is raced on top of them costs a fraction of what it costs alone.
 2. *Screening*: every other choice of the table runs on top of the best so far (alone, if that is
-   plain), side by side with it and with plain, a few problems per round. It leaves the race once it
-   is dearer, worse, too slow or beaten by another setting of the same strategy with confidence
-   (``racing``).
+   plain), side by side with it, a few problems per round. It leaves the race once it is dearer,
+   worse, too slow or beaten by another setting of the same strategy with confidence (``racing``).
 3. *Forward*: what pays is joined in the order of what it saved; each addition must pay on top of
    the best so far. What was still open gets its chance last.
 4. *Backward*: each strategy of the winner is left out once; what is not missed goes.
 
-With k choices of s strategies that costs in the order of k + 2 s races, not a product. Nothing is
-run here: everything comes through the port ``Evaluate``. Every measurement is reported, and the
-search pays its own bill: CPU-seconds spent, and after how many requests they are paid back.
+With k choices of s strategies that costs in the order of k + 2 s races, not a product. Plain, the
+dearest of all, answers a problem only where it is the one to beat, or where it is not known yet how
+good its answer is. Nothing is run here: everything comes through the port ``Evaluate``. Every
+measurement is reported, and the search pays its own bill: CPU-seconds spent, and after how many
+requests they are paid back.
 
 The search is a function of its arguments and of what ``Evaluate`` returns; it looks at no clock.
 Time is what the rounds say they took, so that one whose rounds are stored goes the same way again.
@@ -22,7 +23,6 @@ from __future__ import annotations
 
 import math
 import random
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -36,6 +36,7 @@ from lichen.acceleration.racing import (
     beaten,
     broken_promise,
     cost_against,
+    cost_along,
     judged,
 )
 from lichen.acceleration.searched import (
@@ -46,8 +47,9 @@ from lichen.acceleration.searched import (
     Progress,
     Race,
     Round,
-    in_words,
-    pays_back,
+    Spending,
+    pays_after,
+    too_small,
 )
 from lichen.core.errors import ConfigError
 from lichen.core.interval import Interval
@@ -64,7 +66,6 @@ _PILOT: Final = 2
 """Problems that plain answers first, to see how long things take."""
 
 _SCREENING: Final = "screening"
-_MINUTE_S: Final = 60.0
 
 
 def search(  # noqa: PLR0913 (one verb: its values, then its ports by name)
@@ -127,8 +128,9 @@ class _Search:
     errors: dict[CandidateSet, str] = field(default_factory=dict)
     races: list[Race] = field(default_factory=list)
     looks: list[Look] = field(default_factory=list)
-    best: CandidateSet = ()
+    bests: list[CandidateSet] = field(default_factory=lambda: [()])
     base: CandidateSet = ()
+    plain: dict[str, float] = field(default_factory=dict)
     complete: bool = True
     round: int = 0
     size: int = 1
@@ -136,7 +138,12 @@ class _Search:
     rounds: list[Round] = field(default_factory=list)
     reserved_s: float = 0.0
     guess_s: float = 0.0
-    longest_s: float = 0.0
+    answer_s: float = 0.0
+
+    @property
+    def best(self) -> CandidateSet:
+        """The cheapest that keeps the promises so far; plain is the first of ``bests``."""
+        return self.bests[-1]
 
     # -- stages --------------------------------------------------------------------------------
 
@@ -149,7 +156,7 @@ class _Search:
         self.size = _PILOT
         ids = self._next_problems()
         self.progress("pilot: plain", 0.0)
-        ran = self._evaluated((), ids)
+        ran = self._evaluated([()], ids)
         (plain,) = ran.observed
         answer_s = plain.wall_s / len(ids)
         load_s = max(0.0, ran.seconds - plain.wall_s)
@@ -162,20 +169,11 @@ class _Search:
         self.size = min(most, max(LEAST_PROBLEMS, int(min(max(fitting, 0.0), most))))
         beside = min(choices, together)
         self.guess_s = answer_s * self.size * (beside + 1) + load_s * beside
+        self.answer_s = self.guess_s / (self.size * (beside + 1))
         if self.spent_s + self.guess_s > self._screening_s:
-            raise ConfigError(self._too_small(answer_s))
-
-    def _too_small(self, answer_s: float) -> str:
-        needed = self.reserved_s + (self.spent_s + self.guess_s) / SCREENING_SHARE
-        proof = f"{self.budget.proof} answers of {in_words(answer_s)} each, twice"
-        before = "; times are of an earlier start (--fresh looks again)"
-        return (
-            f"a budget of {in_words(self.budget.seconds)} is too small: verifying takes about "
-            f"{in_words(self.reserved_s)} ({proof}), and one look at candidates "
-            f"{in_words(self.guess_s)}; give it at least "
-            f"{math.ceil(needed / _MINUTE_S)}m, or fewer problems (--limit)"
-            f"{before if self.rounds[-1].stored else ''}"
-        )
+            needed = self.reserved_s + (self.spent_s + self.guess_s) / SCREENING_SHARE
+            look = Spending(answer_s, self.reserved_s, self.guess_s, needed)
+            raise ConfigError(too_small(self.budget, look, stored=ran.stored))
 
     @property
     def spent_s(self) -> float:
@@ -197,21 +195,23 @@ class _Search:
         """Race what leaves answers alone against plain: two solutions, so rounds may be larger."""
         usual, self.size = self.size, min(2 * self.size, self.budget.problems_per_round)
         if together and self._duel("opening", together, ()) is Standing.PAYS:
-            self.best = self.base = together
+            self.bests.append(together)
+            self.base = together
         self.size = usual
 
     def screen(self, choices: Sequence[Choice]) -> None:
         """Race choices on top of the best, and settings of one strategy among each other."""
-        base, beside = self.base, [self.base] if self.base else []
+        base, self.position = self.base, 0  # first the problems that plain has answered
         self.screened = {with_choice(base, c): c for c in choices if c not in base}
         alive = list(self.screened)
         self.standings = dict.fromkeys(alive, Standing.OPEN)
-        step = self.budget.together - len(beside)
         try:
             while alive:
                 ids = self._next_problems()
+                # As many in memory as when plain runs beside: it comes along for new problems.
+                step = self.budget.together - (bool(base) and not self._known(ids))
                 for start in range(0, len(alive), step):
-                    self._run([*beside, *alive[start : start + step]], ids, _SCREENING)
+                    self._run([base, *alive[start : start + step]], ids, _SCREENING)
                 for candidate in alive:
                     self.standings[candidate] = self._judged(candidate, base)
                 self._drop_beaten()
@@ -227,11 +227,11 @@ class _Search:
             challenger = with_choice(self.best, choice)
             as_screened = self.best == self.base
             if as_screened and self.standings[challenger] is Standing.PAYS:
-                self.best = challenger
+                self.bests.append(challenger)
                 continue
             standing = self._duel("joining", challenger, self.best)
             if standing is Standing.PAYS:
-                self.best = challenger
+                self.bests.append(challenger)
 
     def backward(self) -> None:
         """Leave out each strategy once; keep the smaller set where nothing is lost."""
@@ -241,20 +241,14 @@ class _Search:
             smaller = tuple(c for c in self.best if c != choice)
             self._duel("leaving out", smaller, self.best, until=self._missed)
             if self._may_go(smaller):
-                self.best = smaller
+                self.bests.append(smaller)
 
     def found(self) -> Found:
         """Return the result."""
-        ratio = cost_against(self.tracks, (), self.best) if self.best else None
+        ratio = cost_along(self.tracks, self.bests) if self.best else None
         contributions = tuple((c, self._contribution(c)) for c in self.best)
         spent = math.fsum(r.cpu_s for r in self.rounds)
         nothing = Missing(reason="nothing that was tried pays")
-        pays_after: float | Missing = nothing
-        if ratio is not None:
-            plain = statistics.fmean(
-                x for k in self.looks if k.candidate == () for x in k.observed.cpu_s
-            )
-            pays_after = pays_back(spent, plain, plain * math.exp(ratio.value))
         return Found(
             best=self.best,
             ratio=as_ratio(ratio) if ratio is not None else nothing,
@@ -267,7 +261,7 @@ class _Search:
             reserved_s=self.reserved_s,
             rounds=sum(bool(r.observed) for r in self.rounds),
             stored_rounds=sum(bool(r.observed) and r.stored for r in self.rounds),
-            pays_after=pays_after,
+            pays_after=nothing if ratio is None else pays_after(self.looks, spent, ratio),
             complete=self.complete,
         )
 
@@ -285,8 +279,7 @@ class _Search:
         standing = judge(challenger, incumbent) if challenger in self.tracks else Standing.OPEN
         try:
             while standing is Standing.OPEN:
-                pair = [c for c in (incumbent, challenger) if c]
-                self._run(pair, self._next_problems(), stage)
+                self._run([incumbent, challenger], self._next_problems(), stage)
                 standing = judge(challenger, incumbent)
         except _OutOfBudgetError:
             self.complete = False
@@ -303,9 +296,9 @@ class _Search:
         if smaller in self.errors:
             return Standing.FAILED
         cost = cost_against(self.tracks, whole, smaller)
-        rounds = len(self.tracks[smaller].logs.keys() & self.tracks[whole].logs.keys())
         if cost is None:
             return Standing.OPEN
+        rounds = len(self.tracks[smaller].logs.keys() & self.tracks[whole].logs.keys())
         needed = -math.log1p(-self.rules.min_gain)
         if cost.low > 0 and cost.value > needed:
             return Standing.DEARER
@@ -335,26 +328,18 @@ class _Search:
                     self.standings[candidate] = Standing.BEATEN
 
     def _by_saving(self) -> list[Choice]:
-        """Return choices worth joining: those that pay by what they saved, then those left open."""
+        """Return choices worth joining: those that pay, then open ones: on top of others they may.
 
-        def saving(candidate: CandidateSet) -> tuple[bool, float]:
+        Both in the order of what they saved, most first.
+        """
+        maybe = (Standing.OPEN, Standing.NO_BETTER) if self.best_known else ()
+        worth: list[tuple[bool, float, Choice]] = []
+        for candidate, how in self.standings.items():
             cost = cost_against(self.tracks, self.base, candidate)
-            pays = self.standings[candidate] is Standing.PAYS
-            return not pays, cost.value if cost is not None else 0.0
-
-        worth = [
-            c
-            for c, how in self.standings.items()
-            if c in self.tracks and (how is Standing.PAYS or self._undecided(c, how))
-        ]
-        return [self.screened[c] for c in sorted(worth, key=saving)]
-
-    def _undecided(self, candidate: CandidateSet, how: Standing) -> bool:
-        """Whether a candidate's interval still holds a saving: together with others it may pay."""
-        if how not in (Standing.OPEN, Standing.NO_BETTER) or not self.best_known:
-            return False
-        cost = cost_against(self.tracks, self.base, candidate)
-        return cost is not None and cost.value < 0
+            pays = how is Standing.PAYS
+            if cost is not None and (pays or (how in maybe and cost.value < 0)):
+                worth.append((not pays, cost.value, self.screened[candidate]))
+        return [choice for *_, choice in sorted(worth, key=lambda w: w[:2])]
 
     @property
     def best_known(self) -> bool:
@@ -376,35 +361,47 @@ class _Search:
         self.round += 1
         return tuple(self.problems[(start + i) % len(self.problems)] for i in range(size))
 
+    def _known(self, ids: Sequence[str]) -> bool:
+        """Whether plain has answered all of these."""
+        return self.plain.keys() >= set(ids)
+
     def _run(self, group: Sequence[CandidateSet], ids: tuple[str, ...], stage: str) -> None:
+        """Run a round of some candidates, the incumbent first, unless it would not end in time."""
+        if not (self._known(ids) or () in group):
+            group = [*group, ()]
         used_s = self.spent_s
-        if used_s + (self.longest_s or self.guess_s) > self._until(stage):
+        if used_s + self.answer_s * len(group) * len(ids) > self._until(stage):
             raise _OutOfBudgetError
-        names = ", ".join(label(c) for c in group)
+        names = ", ".join(label(c) for c in group if c)
         self.progress(f"{stage}: {names}", min(1.0, used_s / self._until("")))
         ran = self._evaluated(group, ids)
-        self.longest_s = max(self.longest_s, ran.seconds)
-        plain, *others = ran.observed
-        for candidate, seen in zip(group, others, strict=True):
-            if seen.error:
-                self.errors[candidate] = seen.error
-            else:
-                self.tracks.setdefault(candidate, Track()).add(self.round, ids, plain, seen)
+        slowest_s = self.answer_s if self.guess_s == 0 else 0.0
+        self.answer_s, self.guess_s = max(slowest_s, ran.seconds / (len(group) * len(ids))), 0.0
 
     def _evaluated(self, group: Sequence[CandidateSet], ids: tuple[str, ...]) -> Round:
         ran = self.evaluate(group, ids)
         self.rounds.append(ran)
-        for candidate, seen in zip(((), *group), ran.observed, strict=True):
-            self.looks.append(
-                Look(round=self.round, candidate=candidate, problems=ids, observed=seen)
-            )
+        looks = [
+            Look(round=self.round, candidate=c, problems=ids, observed=seen)
+            for c, seen in zip(group, ran.observed, strict=True)
+        ]
+        self.looks += looks
+        for look in looks:
+            if not look.candidate:
+                self.plain |= zip(ids, look.observed.quality, strict=True)
+        first, plain = ran.observed[0], {i: self.plain[i] for i in ids}
+        for c, seen in zip(group, ran.observed, strict=True):
+            if seen.error:
+                self.errors[c] = seen.error
+            elif not first.error:  # without the one to beat a round says nothing
+                self.tracks.setdefault(c, Track()).add(self.round, seen, first, plain)
         return ran
 
     def _note(
         self, stage: str, candidate: CandidateSet, against: CandidateSet, standing: Standing
     ) -> None:
         track = self.tracks.get(candidate)
-        cost = cost_against(self.tracks, against, candidate) if track or not candidate else None
+        cost = cost_against(self.tracks, against, candidate)
         unseen = Missing(reason=self.errors.get(candidate) or "the budget ended before it ran")
         self.races.append(
             Race(

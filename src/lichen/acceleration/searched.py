@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,10 +15,10 @@ from lichen.core.measurement import Missing
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
-    """What came of running plain and some candidates on a few problems.
+    """What came of running some candidates on a few problems.
 
     Args:
-        observed: plain's first, then the candidates', in order.
+        observed: the candidates', in order.
         cpu_s: CPU-seconds it took: answering, judging, loading, failures.
         seconds: the same in seconds.
         stored: whether it was run before and only read now.
@@ -29,10 +31,9 @@ class Round:
 
 
 Evaluate = Callable[[Sequence[CandidateSet], Sequence[str]], Round]
-"""Runs plain and these candidates on these problems, interleaved.
+"""Runs these candidates on these problems, interleaved; the empty one is plain.
 
-A candidate that cannot be run comes back with its ``error``; a plain solution that cannot is
-raised.
+A candidate that cannot be run comes back with its ``error``; what comes first and cannot is raised.
 """
 
 Progress = Callable[[str, float], None]
@@ -48,7 +49,7 @@ class Budget:
             in time, > 0.
         problems_per_round: at most, >= 1; as many as the most slots that are tried, or more. Fewer
             are taken where the pilot shows that two rounds of screening would not fit.
-        together: candidates in one round beside plain, >= 2 (all are in memory at once).
+        together: candidates in one round beside the first, >= 2 (all are in memory at once).
         proof: answers that plain and the winner each give in the verification, >= 0. The time that
             plain would need for both is set aside before the search begins.
     """
@@ -139,6 +140,37 @@ def in_words(seconds: float) -> str:
     if seconds < 2 * _HOUR_S:
         return f"{seconds / _MINUTE_S:.0f} min"
     return f"{seconds / _HOUR_S:.1f} h"
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """What a search would need, in seconds: an answer, the verification, one look, all of it."""
+
+    answer_s: float
+    proof_s: float
+    look_s: float
+    all_s: float
+
+
+def too_small(budget: Budget, needs: Spending, *, stored: bool) -> str:
+    """Say that a budget holds no look at candidates beside the verification, and which one would.
+
+    ``stored``: the times are not of now.
+    """
+    proof = f"{budget.proof} answers of {in_words(needs.answer_s)} each, twice"
+    before = "; times are of an earlier start (--fresh looks again)" if stored else ""
+    return (
+        f"a budget of {in_words(budget.seconds)} is too small: verifying takes about "
+        f"{in_words(needs.proof_s)} ({proof}), and one look at candidates "
+        f"{in_words(needs.look_s)}; give it at least {math.ceil(needs.all_s / _MINUTE_S)}m, or "
+        f"fewer problems (--limit){before}"
+    )
+
+
+def pays_after(looks: Sequence[Look], spent_cpu_s: float, log_ratio: Interval) -> float | Missing:
+    """Return requests after which a search is paid back, from its looks at plain."""
+    plain = statistics.fmean(x for k in looks if not k.candidate for x in k.observed.cpu_s)
+    return pays_back(spent_cpu_s, plain, plain * math.exp(log_ratio.value))
 
 
 def pays_back(spent_cpu_s: float, plain_cpu_s: float, best_cpu_s: float) -> float | Missing:

@@ -57,7 +57,7 @@ def show_plan(what: dict[str, Any]) -> None:
     first = " + ".join(what["tries_first"])
     ahead = f"{first} first, together; then the others, " if first else ""
     console.note(
-        f"{ahead}each beside the best so far and plain, on up to "
+        f"{ahead}each beside the best so far, on up to "
         f"{what['problems_per_look']} problems at a time, at most "
         f"{what['looks_at_most']} times ({what['looks_at_most_for_quality']} while the quality of "
         "a cheaper one is in doubt), then those that pay together\n"

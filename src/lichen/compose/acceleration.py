@@ -167,10 +167,10 @@ class BenchmarkEvaluate:
     run_ids: list[str] = field(default_factory=list)
 
     def __call__(self, candidates: Sequence[CandidateSet], problems: Sequence[str]) -> Round:
-        """Run plain and the candidates on these problems.
+        """Run the candidates on these problems; the empty one is plain.
 
         Raises:
-            LichenError: plain itself cannot be run.
+            LichenError: the first of them cannot be run.
         """
         before, ran = self.rounds.spent, self.rounds.ran
         seen = self._observed(candidates, problems)
@@ -189,33 +189,35 @@ class BenchmarkEvaluate:
         try:
             return self._round(spec, problems)
         except LichenError as exc:
-            if not candidates:
+            if len(candidates) == 1:
                 raise
             seen = self._without_the_broken(candidates, problems, str(exc))
-            self.rounds.gave_up(spec, str(exc))  # plain does work, so this is for good
+            self.rounds.gave_up(spec, str(exc))  # the first does work, so this is for good
             return seen
 
     def _without_the_broken(
         self, candidates: Sequence[CandidateSet], problems: Sequence[str], why: str
     ) -> Sequence[Observed]:
-        """Try each candidate alone on one problem, then run those that work together."""
-        if len(candidates) == 1:
-            (plain,) = self._observed((), problems)  # raises if plain is what does not work
-            return plain, Observed(error=why)
-        broken = {c: self._observed([c], problems[:1])[1].error for c in candidates}
-        working = [c for c in candidates if not broken[c]]
-        if len(working) == len(candidates):  # each works alone: together they are too much
-            broken = dict.fromkeys(candidates, why)
+        """Try each beside the first alone on one problem, then run those that work together."""
+        first, *others = candidates
+        if len(others) == 1:
+            (seen,) = self._observed([first], problems)  # raises if it is what does not work
+            return seen, Observed(error=why)
+        broken = {c: self._observed([first, c], problems[:1])[1].error for c in others}
+        working = [c for c in others if not broken[c]]
+        if len(working) == len(others):  # each works alone: together they are too much
+            broken = dict.fromkeys(others, why)
             working = []
-        plain, *seen = self._observed(working, problems)
-        found = dict(zip(working, seen, strict=True))
-        return plain, *(found.get(c) or Observed(error=broken[c]) for c in candidates)
+        seen, *rest = self._observed([first, *working], problems)
+        found = dict(zip(working, rest, strict=True))
+        return seen, *(found.get(c) or Observed(error=broken[c]) for c in others)
 
     def _spec_of(self, candidates: Sequence[CandidateSet], problems: Sequence[str]) -> RunSpec:
         base = base_of(self.spec)
-        solutions = (
-            base.model_copy(update={"name": PLAIN}),
-            *(solution_of(base, c, f"{i} {label(c)}") for i, c in enumerate(candidates, 1)),
+        plain = base.model_copy(update={"name": PLAIN})
+        solutions = tuple(
+            solution_of(base, c, f"{i} {label(c)}") if c else plain
+            for i, c in enumerate(candidates)
         )
         return _on(self.spec, problems).model_copy(
             update={
