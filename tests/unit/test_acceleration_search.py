@@ -468,3 +468,48 @@ def test_screening_may_use_all_the_time_while_nothing_pays() -> None:
     assert not result.complete
     longest = max(sum(o.observed.wall_s for o in result.looks if o.round == n) for n in range(9))
     assert result.best or result.spent_s > 400.0 - longest
+
+
+def test_one_answer_that_a_batch_rounds_otherwise_is_no_reason_to_doubt() -> None:
+    """What leaves answers alone pays after two looks, though one of sixteen problems is lost."""
+    slots = Choice(strategy="concurrency", options=(("slots", 8),))
+    harmless = (slots, _choice("prefix_cache"))
+    few = PROBLEMS[:16]
+    share = 0.3
+    assert sum(random.Random(p).random() < share for p in few) == 1
+    surface = Surface({slots.label: 0.7, "prefix_cache": 0.9}, lost={slots.label: share})
+    result = search(surface, harmless, few, budget=Budget(seconds=1e6))
+    assert (result.races[0].stage, result.races[0].standing) == ("opening", Standing.PAYS)
+    assert result.races[0].rounds == 2
+    assert set(result.best) == set(harmless)
+
+
+def test_what_always_loses_is_no_opening_either() -> None:
+    """A set that is worse with confidence is refused, whatever it is said to leave alone."""
+    slots = Choice(strategy="concurrency", options=(("slots", 8),))
+    choices = [slots, _choice("prefix_cache")]
+    surface = Surface({slots.label: 0.5, "prefix_cache": 0.9}, lost={slots.label: 0.5})
+    result = search(surface, choices, PROBLEMS, budget=Budget(seconds=1e6))
+    assert result.races[0].standing is Standing.WORSE
+    assert {c.strategy for c in result.best} == {"prefix_cache"}
+
+
+def test_quality_in_doubt_gets_no_looks_at_the_same_problems() -> None:
+    """When all problems have been asked, another round would only repeat their answers."""
+    surface = Surface({"a": 0.5}, lost={"a": 0.3}, noise=0.0)
+    few = PROBLEMS[:16]
+    lost = sum(random.Random(p).random() < 0.3 for p in few) / len(few)
+    rules = Rules(margin=lost - 0.01, rounds=2)
+    result = search(surface, [_choice("a")], few, rules=rules, budget=Budget(seconds=1e6))
+    assert standing(result, "a") is Standing.WORSE
+    assert sum(k.candidate == (_choice("a"),) for k in result.looks) == 2
+
+
+def test_an_opening_that_cannot_run_is_said_once() -> None:
+    """A part that cannot be loaded fails the set; the other parts are screened as usual."""
+    slots = Choice(strategy="concurrency", options=(("slots", 8),))
+    choices = [slots, _choice("prefix_cache")]
+    surface = Surface({slots.label: 0.5, "prefix_cache": 0.8}, broken=[slots.label])
+    result = search(surface, choices, PROBLEMS, budget=Budget(seconds=1e6))
+    assert (result.races[0].stage, result.races[0].standing) == ("opening", Standing.FAILED)
+    assert {c.strategy for c in result.best} == {"prefix_cache"}

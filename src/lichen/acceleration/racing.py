@@ -16,10 +16,10 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import pairwise
-from typing import Final
+from typing import Final, Self
 
 from lichen.acceleration.break_even import Z_90
 from lichen.acceleration.candidates import CandidateSet
@@ -95,6 +95,13 @@ class Rules:
         if self.max_latency_s is not None and not self.max_latency_s > 0:
             msg = f"a latency bound is above 0 s, got {self.max_latency_s:g}"
             raise ValueError(msg)
+
+    def for_problems(self, rounds: int) -> Self:
+        """Return these rules where all problems have been asked after so many rounds.
+
+        To ask the same ones again says nothing new about quality.
+        """
+        return replace(self, quality_rounds=min(self.quality_rounds, max(self.rounds, rounds)))
 
 
 @dataclass(slots=True)
@@ -174,9 +181,18 @@ def cost_along(tracks: Tracks, path: Sequence[CandidateSet]) -> Interval | None:
 
 
 def judged(
-    tracks: Tracks, challenger: CandidateSet, incumbent: CandidateSet, rules: Rules
+    tracks: Tracks,
+    challenger: CandidateSet,
+    incumbent: CandidateSet,
+    rules: Rules,
+    *,
+    same_answers: bool = False,
 ) -> Standing:
-    """Say how a challenger stands against the incumbent after the rounds that both ran."""
+    """Say how a challenger stands against the incumbent after the rounds that both ran.
+
+    ``same_answers``: by its nature it leaves answers alone, so that its quality is doubted only if
+    it is lower with confidence; a batch that rounds otherwise may lose a problem and win another.
+    """
     cost = cost_against(tracks, incumbent, challenger)
     if cost is None:
         return Standing.OPEN
@@ -190,7 +206,7 @@ def judged(
     needed = math.log1p(-rules.min_gain)
     cheaper = cost.high < needed or (last and cost.value < needed and cost.high < 0)
     if cheaper:
-        if tracks[challenger].quality().value >= -rules.margin:
+        if same_answers or tracks[challenger].quality().value >= -rules.margin:
             return Standing.PAYS
         return Standing.WORSE if shared >= rules.quality_rounds else Standing.OPEN
     return Standing.NO_BETTER if last or cost.low > needed else Standing.OPEN

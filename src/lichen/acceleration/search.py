@@ -25,6 +25,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from lichen.acceleration.candidates import CandidateSet, Choice, label, opening, with_choice
@@ -167,6 +168,7 @@ class _Search:
         fitting = self._screening_s / 2 / max(answer_s * answers, 1e-9)
         most = self.budget.problems_per_round
         self.size = min(most, max(LEAST_PROBLEMS, int(min(max(fitting, 0.0), most))))
+        self.rules = self.rules.for_problems(math.ceil(len(self.problems) / self.size))
         beside = min(choices, together)
         self.guess_s = answer_s * self.size * (beside + 1) + load_s * beside
         self.answer_s = self.guess_s / (self.size * (beside + 1))
@@ -194,7 +196,8 @@ class _Search:
     def open(self, together: CandidateSet) -> None:
         """Race what leaves answers alone against plain: two solutions, so rounds may be larger."""
         usual, self.size = self.size, min(2 * self.size, self.budget.problems_per_round)
-        if together and self._duel("opening", together, ()) is Standing.PAYS:
+        judge = partial(self._judged, same_answers=True)
+        if together and self._duel("opening", together, (), until=judge) is Standing.PAYS:
             self.bests.append(together)
             self.base = together
         self.size = usual
@@ -286,10 +289,12 @@ class _Search:
         self._note(stage, challenger, incumbent, standing)
         return standing
 
-    def _judged(self, challenger: CandidateSet, incumbent: CandidateSet) -> Standing:
+    def _judged(
+        self, challenger: CandidateSet, incumbent: CandidateSet, *, same_answers: bool = False
+    ) -> Standing:
         if challenger in self.errors:
             return Standing.FAILED
-        return judged(self.tracks, challenger, incumbent, self.rules)
+        return judged(self.tracks, challenger, incumbent, self.rules, same_answers=same_answers)
 
     def _missed(self, smaller: CandidateSet, whole: CandidateSet) -> Standing:
         """Judge a set without one strategy: dearer (it was missed), or not."""
@@ -328,10 +333,7 @@ class _Search:
                     self.standings[candidate] = Standing.BEATEN
 
     def _by_saving(self) -> list[Choice]:
-        """Return choices worth joining: those that pay, then open ones: on top of others they may.
-
-        Both in the order of what they saved, most first.
-        """
+        """Return choices worth joining, the most saving first: those that pay, then open ones."""
         maybe = (Standing.OPEN, Standing.NO_BETTER) if self.best_known else ()
         worth: list[tuple[bool, float, Choice]] = []
         for candidate, how in self.standings.items():
