@@ -45,6 +45,7 @@ from lichen.acceleration.searched import (
     Evaluate,
     Found,
     Look,
+    Pace,
     Progress,
     Race,
     Round,
@@ -57,8 +58,8 @@ from lichen.core.interval import Interval
 from lichen.core.measurement import Missing
 
 SCREENING_SHARE: Final = 0.6
-"""Part of the search's time that screening may use, so that some is left for joining what pays. As
-long as nothing pays there is nothing to join to, and screening may use all of it."""
+"""Part of the time after the opening that screening may use, so that some is left for joining what
+pays. As long as nothing pays there is nothing to join to, and screening may use all of it."""
 
 LEAST_PROBLEMS: Final = 4
 """Problems in a round at least: with fewer, settings that run requests together cannot show it."""
@@ -138,8 +139,8 @@ class _Search:
     position: int = 0
     rounds: list[Round] = field(default_factory=list)
     reserved_s: float = 0.0
-    guess_s: float = 0.0
-    answer_s: float = 0.0
+    opened_s: float = 0.0
+    pace: Pace = field(default_factory=Pace)
 
     @property
     def best(self) -> CandidateSet:
@@ -160,7 +161,7 @@ class _Search:
         ran = self._evaluated([()], ids)
         (plain,) = ran.observed
         answer_s = plain.wall_s / len(ids)
-        load_s = max(0.0, ran.seconds - plain.wall_s)
+        load_s = self.pace.load_s
         if self.budget.proof:
             self.reserved_s = 2 * (self.budget.proof * answer_s + load_s)
         together = self.budget.together
@@ -170,11 +171,10 @@ class _Search:
         self.size = min(most, max(LEAST_PROBLEMS, int(min(max(fitting, 0.0), most))))
         self.rules = self.rules.for_problems(math.ceil(len(self.problems) / self.size))
         beside = min(choices, together)
-        self.guess_s = answer_s * self.size * (beside + 1) + load_s * beside
-        self.answer_s = self.guess_s / (self.size * (beside + 1))
-        if self.spent_s + self.guess_s > self._screening_s:
-            needed = self.reserved_s + (self.spent_s + self.guess_s) / SCREENING_SHARE
-            look = Spending(answer_s, self.reserved_s, self.guess_s, needed)
+        guess_s = answer_s * self.size * (beside + 1) + load_s * beside
+        if self.spent_s + guess_s > self._screening_s:
+            needed = self.reserved_s + (self.spent_s + guess_s) / SCREENING_SHARE
+            look = Spending(answer_s, self.reserved_s, guess_s, needed)
             raise ConfigError(too_small(self.budget, look, stored=ran.stored))
 
     @property
@@ -185,7 +185,8 @@ class _Search:
     @property
     def _screening_s(self) -> float:
         """Seconds at which screening has to end once something pays."""
-        return (self.budget.seconds - self.reserved_s) * SCREENING_SHARE
+        rest_s = self.budget.seconds - self.reserved_s - self.opened_s
+        return self.opened_s + rest_s * SCREENING_SHARE
 
     def _until(self, stage: str) -> float:
         """Return the seconds at which a stage has to end."""
@@ -205,6 +206,7 @@ class _Search:
     def screen(self, choices: Sequence[Choice]) -> None:
         """Race choices on top of the best, and settings of one strategy among each other."""
         base, self.position = self.base, 0  # first the problems that plain has answered
+        self.opened_s = self.spent_s
         self.screened = {with_choice(base, c): c for c in choices if c not in base}
         alive = list(self.screened)
         self.standings = dict.fromkeys(alive, Standing.OPEN)
@@ -372,17 +374,16 @@ class _Search:
         if not (self._known(ids) or () in group):
             group = [*group, ()]
         used_s = self.spent_s
-        if used_s + self.answer_s * len(group) * len(ids) > self._until(stage):
+        if used_s + self.pace.expects(group, len(ids)) > self._until(stage):
             raise _OutOfBudgetError
         names = ", ".join(label(c) for c in group if c)
         self.progress(f"{stage}: {names}", min(1.0, used_s / self._until("")))
-        ran = self._evaluated(group, ids)
-        slowest_s = self.answer_s if self.guess_s == 0 else 0.0
-        self.answer_s, self.guess_s = max(slowest_s, ran.seconds / (len(group) * len(ids))), 0.0
+        self._evaluated(group, ids)
 
     def _evaluated(self, group: Sequence[CandidateSet], ids: tuple[str, ...]) -> Round:
         ran = self.evaluate(group, ids)
         self.rounds.append(ran)
+        self.pace.learn(group, ran, len(ids))
         looks = [
             Look(round=self.round, candidate=c, problems=ids, observed=seen)
             for c, seen in zip(group, ran.observed, strict=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lichen.acceleration.candidates import CandidateSet, Choice
 from lichen.acceleration.racing import Observed, Standing
@@ -35,6 +35,32 @@ Evaluate = Callable[[Sequence[CandidateSet], Sequence[str]], Round]
 
 A candidate that cannot be run comes back with its ``error``; what comes first and cannot is raised.
 """
+
+
+@dataclass(slots=True)
+class Pace:
+    """How long rounds take, from those that were run: the slowest so far.
+
+    A candidate that has not answered yet is taken for as slow as the first of its round.
+    """
+
+    answer_s: dict[CandidateSet, float] = field(default_factory=dict)
+    load_s: float = 0.0
+
+    def learn(self, group: Sequence[CandidateSet], ran: Round, problems: int) -> None:
+        """Take in a round of so many problems."""
+        for candidate, seen in zip(group, ran.observed, strict=True):
+            slowest_s = self.answer_s.get(candidate, 0.0)
+            self.answer_s[candidate] = max(slowest_s, seen.wall_s / problems)
+        answering_s = math.fsum(seen.wall_s for seen in ran.observed)
+        self.load_s = max(self.load_s, (ran.seconds - answering_s) / len(group))
+
+    def expects(self, group: Sequence[CandidateSet], problems: int) -> float:
+        """Return the seconds that a round would take."""
+        first_s = self.answer_s[group[0]]
+        answers_s = math.fsum(self.answer_s.get(c, first_s) for c in group)
+        return problems * answers_s + len(group) * self.load_s
+
 
 Progress = Callable[[str, float], None]
 """Told what is run next, and the share of the budget that is used."""
