@@ -24,7 +24,7 @@ from lichen.acceleration.racing import Observed, Rules, Standing, Track, cost_ag
 from lichen.acceleration.search import search
 from lichen.acceleration.searched import Budget, Evaluate, Found, Pace, Round, pays_back
 from lichen.acceleration.strategy import StrategyContext
-from lichen.core.errors import ConfigError
+from lichen.core.errors import ConfigError, EngineError
 from lichen.core.interval import Interval
 from lichen.core.measurement import Missing
 from lichen.testing.in_process_sandbox import InProcessSandbox
@@ -539,3 +539,17 @@ def test_screening_has_its_share_of_what_the_opening_left() -> None:
     result = search(surface, choices, PROBLEMS, budget=Budget(seconds=170.0))
     assert any(r.stage == "screening" and r.rounds for r in result.races)
     assert not result.complete
+
+
+def test_plain_that_breaks_later_is_said() -> None:
+    """Without plain's answers nothing can be said of quality: one sentence ends the search."""
+    surface = Surface({"a": 0.5})
+
+    def breaking(candidates: Sequence[CandidateSet], problems: Sequence[str]) -> Round:
+        ran = surface(candidates, problems)
+        if len(candidates) == 1:
+            return ran
+        return replace(ran, observed=(Observed(error="no memory"), *ran.observed[1:]))
+
+    with pytest.raises(EngineError, match="plain itself cannot be run: no memory"):
+        search(breaking, [_choice("a")], PROBLEMS, budget=Budget(seconds=2000.0))

@@ -111,6 +111,12 @@ def test_evaluate_raises_if_plain_does_not_work(evaluate: BenchmarkEvaluate) -> 
         evaluate([(), (STOP,)], ["HumanEval/0"])
 
 
+def test_evaluate_survives_an_incumbent_that_cannot_be_loaded(evaluate: BenchmarkEvaluate) -> None:
+    """What all else is held against fails: the round says so, and nothing is raised."""
+    seen = evaluate([(SEVEN,), (SEVEN, STOP)], ["HumanEval/0"]).observed
+    assert all("seven slots" in o.error for o in seen)
+
+
 def test_search_over_the_benchmark_finds_what_pays(
     evaluate: BenchmarkEvaluate, spec: RunSpec, tmp_path: Path
 ) -> None:

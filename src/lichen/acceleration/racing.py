@@ -3,9 +3,8 @@
 A *round* is a handful of problems that some candidates answer, each side by side with the one to
 beat. A candidate's figure is the log of the ratio of their CPU-seconds, so that drift of the
 machine cancels. Two candidates are compared by the differences of these figures over the rounds
-that both ran. A race ends as soon as an interval
-decides (Maron and Moore, 1994, Hoeffding races; Student's t over rounds stands in for their bound,
-as in ``log_ratio``).
+that both ran. A race ends as soon as an interval decides (Maron and Moore, 1994, Hoeffding races;
+Student's t over rounds stands in for their bound, as in ``log_ratio``).
 
 Quality is the mean paired difference per problem, with an interval after Agresti and Min (2005),
 who add half a count to each cell: small samples that happen to agree prove little.

@@ -51,6 +51,7 @@ from lichen.acceleration.searched import (
     Round,
     Spending,
     pays_after,
+    plain_quality,
     too_small,
 )
 from lichen.core.errors import ConfigError
@@ -389,9 +390,7 @@ class _Search:
             for c, seen in zip(group, ran.observed, strict=True)
         ]
         self.looks += looks
-        for look in looks:
-            if not look.candidate:
-                self.plain |= zip(ids, look.observed.quality, strict=True)
+        self.plain |= plain_quality(looks)
         first, plain = ran.observed[0], {i: self.plain[i] for i in ids}
         for c, seen in zip(group, ran.observed, strict=True):
             if seen.error:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from lichen.acceleration.candidates import CandidateSet, Choice
 from lichen.acceleration.racing import Observed, Standing
+from lichen.core.errors import EngineError
 from lichen.core.interval import Interval
 from lichen.core.measurement import Missing
 
@@ -33,7 +34,8 @@ class Round:
 Evaluate = Callable[[Sequence[CandidateSet], Sequence[str]], Round]
 """Runs these candidates on these problems, interleaved; the empty one is plain.
 
-A candidate that cannot be run comes back with its ``error``; what comes first and cannot is raised.
+A candidate that cannot be run comes back with its ``error``; a plain solution that cannot is
+raised.
 """
 
 
@@ -101,6 +103,22 @@ class Look:
     candidate: CandidateSet
     problems: tuple[str, ...]
     observed: Observed
+
+
+def plain_quality(looks: Iterable[Look]) -> dict[str, float]:
+    """Return plain's quality by problem, as far as plain is among these looks.
+
+    Raises:
+        EngineError: plain could not be run.
+    """
+    found: dict[str, float] = {}
+    for look in looks:
+        if look.candidate:
+            continue
+        if look.observed.error:
+            raise EngineError(f"plain itself cannot be run: {look.observed.error}")
+        found |= zip(look.problems, look.observed.quality, strict=True)
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -170,7 +170,7 @@ class BenchmarkEvaluate:
         """Run the candidates on these problems; the empty one is plain.
 
         Raises:
-            LichenError: the first of them cannot be run.
+            LichenError: plain itself cannot be run.
         """
         before, ran = self.rounds.spent, self.rounds.ran
         seen = self._observed(candidates, problems)
@@ -190,7 +190,9 @@ class BenchmarkEvaluate:
             return self._round(spec, problems)
         except LichenError as exc:
             if len(candidates) == 1:
-                raise
+                if candidates[0] == ():
+                    raise
+                return (Observed(error=str(exc)),)
             seen = self._without_the_broken(candidates, problems, str(exc))
             self.rounds.gave_up(spec, str(exc))  # the first does work, so this is for good
             return seen
@@ -201,7 +203,7 @@ class BenchmarkEvaluate:
         """Try each beside the first alone on one problem, then run those that work together."""
         first, *others = candidates
         if len(others) == 1:
-            (seen,) = self._observed([first], problems)  # raises if it is what does not work
+            (seen,) = self._observed([first], problems)  # raises if plain is what does not work
             return seen, Observed(error=why)
         broken = {c: self._observed([first, c], problems[:1])[1].error for c in others}
         working = [c for c in others if not broken[c]]
