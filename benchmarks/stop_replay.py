@@ -22,19 +22,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import strategy_pages
+from strategies import stored
 
 from lichen.acceleration.completeness import CompleteCode, wanted_of
 from lichen.acceleration.stop_rules import replay
+from lichen.benchmark.summarise import StoredRun
 from lichen.compose.build import make_catalog, make_task
-from lichen.compose.settings import store_url
 from lichen.compose.spec import RunSpec
 from lichen.core.errors import ConfigError, LichenError
 from lichen.core.generation import Finish
 from lichen.core.ports import Candidate, Task
-from lichen.core.record import RunRecord, SampleRecord
+from lichen.core.record import SampleRecord
 from lichen.core.task import Problem
 from lichen.sandbox import open_sandbox
-from lichen.store import open_store
 
 SCRIPT = "stop_replay"
 _WHOLE = (Finish.STOP, Finish.LENGTH)
@@ -58,24 +58,19 @@ class Replayed:
     read: int
 
 
-def stored(run_id: str, solution: str) -> tuple[RunRecord, list[SampleRecord]]:
-    """Return a run's head and one solution's samples.
+def answers_of(found: StoredRun, solution: str) -> list[SampleRecord]:
+    """Return one solution's samples.
 
     Raises:
         ConfigError: the run has no such solution.
-        StoreError: there is no such run.
     """
-    store = open_store(store_url())
-    try:
-        run, samples = store.run(run_id), store.samples(run_id)
-    finally:
-        store.close()
-    names = list(dict.fromkeys(s.solution for s in samples))
+    names = list(dict.fromkeys(s.solution for s in found.samples))
     if solution not in names:
         raise ConfigError(
-            f"--solution: run {run_id} has no {solution!r}; it has {', '.join(names) or 'none'}"
+            f"--solution: run {found.run.id} has no {solution!r}; it has "
+            f"{', '.join(names) or 'none'}"
         )
-    return run, [s for s in samples if s.solution == solution]
+    return [s for s in found.samples if s.solution == solution]
 
 
 def replayed(task: Task, samples: Sequence[SampleRecord]) -> list[Replayed]:
@@ -136,7 +131,8 @@ def main() -> int:
     """Replay, print JSON, fill the page if asked to."""
     given = arguments()
     try:
-        run, samples = stored(given.from_run, given.solution)
+        found = stored(given.from_run)
+        run, samples = found.run, answers_of(found, given.solution)
         spec = RunSpec.model_validate_json(run.spec)
         with open_sandbox(workers=spec.sandbox.workers, unsafe=spec.sandbox.unsafe) as sandbox:
             task = make_task(spec.task, make_catalog(), sandbox)

@@ -115,15 +115,19 @@ def _why_not(name: str, measured: Mapping[str, Any]) -> str:
 def _about(run: Mapping[str, Any]) -> str:
     """Say how a run was made and what plain did in it."""
     plain = run["plain"]
-    half = "" if run["half"] == "all" else f" (the {run['half']} half)"
     said = (
         f"{run['model']}, {run['task']} in the wording *{run['style']}*, {run['problems']} "
-        f"problems{half}; {run['machine']}; {run['date']}. Plain: quality "
+        f"problems{_half(run)}; {run['machine']}; {run['date']}. Plain: quality "
         f"{_interval(plain['quality'])}, {_interval(plain['cpu_s_per_problem'])} CPU-seconds per "
         "problem."
     )
     notes = (_text(f"Note of the run: {note}.") for note in run["notes"])
     return "\n\n".join([_text(said), f"`{run['command']}`", *notes])
+
+
+def _half(run: Mapping[str, Any]) -> str:
+    """Name the half of the problems that a run was on, "" for all of them."""
+    return "" if run["half"] == "all" else f" (the {run['half']} half)"
 
 
 def _text(words: str) -> str:
@@ -175,16 +179,15 @@ def _equality(item: tuple[str, Mapping[str, Any]]) -> str:
 
 def _verdicts(found: Mapping[str, Any]) -> str:
     """Say which verdicts stopping changes, from a replay over whole answers."""
-    half = "" if found["half"] == "all" else f" (the {found['half']} half)"
     lost, won = (", ".join(found[key]) or "none" for key in ("lost", "won"))
     share = found["characters_not_written"] / found["characters"] if found["characters"] else 0.0
     out = f" {found['not_whole']} more were not whole." if found["not_whole"] else ""
     said = (
         f"Verdicts, replayed over {found['answers']} whole answers of {found['model']}, "
-        f"{found['task']} in the wording *{found['style']}*{half}: {found['stopped']} would have "
-        f"been stopped, {share:.0%} of the characters not written; {found['solved_whole']} solved "
-        f"whole, {found['solved_kept']} as kept. Pass to fail: {lost}. Fail to pass: {won}.{out} "
-        f"Answers of {found['date']}."
+        f"{found['task']} in the wording *{found['style']}*{_half(found)}: "
+        f"{found['stopped']} would have been stopped, {share:.0%} of the characters not written; "
+        f"{found['solved_whole']} solved whole, {found['solved_kept']} as kept. "
+        f"Pass to fail: {lost}. Fail to pass: {won}.{out} Answers of {found['date']}."
     )
     return f"\n{_text(said)}\n\n`{found['command']}`\n"
 

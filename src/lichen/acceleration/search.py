@@ -201,12 +201,12 @@ class _Search:
         judge = partial(self._judged, same_answers=True)
         if together and self._duel("opening", together, (), until=judge) is Standing.PAYS:
             self.bests.append(together)
-            self.base = together
         self.size = usual
 
     def screen(self, choices: Sequence[Choice]) -> None:
         """Race choices on top of the best, and settings of one strategy among each other."""
-        base, self.position = self.base, 0  # first the problems that plain has answered
+        base = self.base = self.best
+        self.position = 0  # first the problems that plain has answered
         self.opened_s = self.spent_s
         self.screened = {with_choice(base, c): c for c in choices if c not in base}
         alive = list(self.screened)
@@ -231,12 +231,8 @@ class _Search:
         """Join what pays, the best first; then what was left open."""
         for choice in self._by_saving():
             challenger = with_choice(self.best, choice)
-            as_screened = self.best == self.base
-            if as_screened and self.standings[challenger] is Standing.PAYS:
-                self.bests.append(challenger)
-                continue
-            standing = self._duel("joining", challenger, self.best)
-            if standing is Standing.PAYS:
+            paid = self.best == self.base and self.standings[challenger] is Standing.PAYS
+            if paid or self._duel("joining", challenger, self.best) is Standing.PAYS:
                 self.bests.append(challenger)
 
     def backward(self) -> None:
