@@ -10,7 +10,16 @@ import pytest
 from lichen.acceleration.candidates import CandidateSet, Choice
 from lichen.acceleration.racing import Standing
 from lichen.acceleration.searched import Found, Race
-from lichen.cli.accelerate_story import Bill, proof_cells, ratio, sentences, tried, why
+from lichen.cli.accelerate_story import (
+    Bill,
+    missed,
+    proof_cells,
+    ratio,
+    sentences,
+    staged,
+    tried,
+    why,
+)
 from lichen.compose.rounds import Spent
 from lichen.core.interval import Interval
 from lichen.core.measurement import Missing
@@ -81,7 +90,7 @@ def test_sentences_name_candidate_ratio_interval_and_reason() -> None:
     told = sentences(found(race(Standing.DEARER), race(Standing.FAILED, detail="no memory")), bill)
     assert told[0] == (
         "Search, screening: stop_when_complete against plain: cost ratio 0.80 [0.70, 0.90], quality "
-        "against plain +0.0 [-5.0, +5.0] points, 3 looks: dropped: it costs more"
+        "against plain +0.0 [-5.0, +5.0] points, 3 looks, dropped: it costs more"
     )
     assert "cost ratio not measured, quality against plain not measured" in told[1]
     assert told[1].endswith("it cannot run: no memory")
@@ -110,6 +119,23 @@ def test_a_candidate_is_named_by_what_is_new(
 ) -> None:
     """The table says what was added, left out or changed, not the whole set again and again."""
     assert tried(replace(race(Standing.PAYS), candidate=candidate, against=against)) == said
+
+
+def test_what_was_not_looked_at_is_said_once() -> None:
+    """The table shows races; a sentence names what the time did not suffice for."""
+    seen = race(Standing.OPEN)
+    broken = replace(race(Standing.FAILED, detail="no memory"), rounds=0)
+    unseen = replace(race(Standing.OPEN), rounds=0, against=(SLOTS,))
+    added = replace(unseen, candidate=(SLOTS, STOP))
+    other = replace(unseen, candidate=(replace(SLOTS, options=(("slots", 8),)),))
+    gone = replace(added, stage="leaving out", candidate=(STOP,), against=(SLOTS, STOP))
+    races = [seen, added, other, gone, broken]
+    assert staged(races) == {"screening": [seen, broken]}
+    assert missed(races) == (
+        "screening: + stop_when_complete, concurrency(slots=8) for concurrency(slots=4); "
+        "leaving out: - concurrency(slots=4)"
+    )
+    assert not missed([seen, broken])
 
 
 def test_a_single_look_has_no_interval() -> None:

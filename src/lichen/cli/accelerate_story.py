@@ -27,7 +27,7 @@ NOT_MEASURED: Final = "not measured"
 
 _WHY: Final[Mapping[Standing, str]] = {
     Standing.PAYS: "pays",
-    Standing.OPEN: "undecided when the time was up",
+    Standing.OPEN: "undecided: time was up",
     Standing.NO_BETTER: "dropped: it saves too little",
     Standing.DEARER: "dropped: it costs more",
     Standing.WORSE: "dropped: its quality is lower than allowed",
@@ -86,7 +86,7 @@ class Bill:
 def why(race: Race) -> str:
     """Say what became of a candidate, and why."""
     if race.stage == "leaving out":
-        said = _WHY_LEFT_OUT.get(race.standing, "not shown to be as good: nothing is left out")
+        said = _WHY_LEFT_OUT.get(race.standing, "not shown to be as good without: it stays")
     else:
         said = _WHY[race.standing]
     return f"{said}: {race.detail}" if race.detail else said
@@ -110,15 +110,30 @@ def tried(race: Race) -> str:
 
 
 def race_cells(race: Race) -> tuple[str, ...]:
-    """Return stage, what was tried, cost ratio, quality difference, looks and result."""
-    return (
-        race.stage,
-        tried(race),
-        ratio(race.ratio),
-        points(race.quality),
-        str(race.rounds),
-        why(race),
-    )
+    """Return what was tried, cost ratio, quality difference, and looks with their result."""
+    seen = f"{fmt.plural(race.rounds, 'look')}, {why(race)}"
+    return tried(race), ratio(race.ratio), points(race.quality), seen
+
+
+def staged(races: Sequence[Race]) -> dict[str, list[Race]]:
+    """Return the races that had a look or an outcome, by their stage, in order."""
+    by_stage: dict[str, list[Race]] = {}
+    for race in races:
+        if not _missed(race):
+            by_stage.setdefault(race.stage, []).append(race)
+    return by_stage
+
+
+def missed(races: Sequence[Race]) -> str:
+    """Name what the time did not suffice to look at, stage by stage; "" if there is nothing."""
+    by_stage: dict[str, list[str]] = {}
+    for race in filter(_missed, races):
+        by_stage.setdefault(race.stage, []).append(tried(race))
+    return "; ".join(f"{stage}: {', '.join(names)}" for stage, names in by_stage.items())
+
+
+def _missed(race: Race) -> bool:
+    return race.rounds == 0 and race.standing is Standing.OPEN
 
 
 def proof_cells(summary: Summary) -> list[tuple[str, ...]]:
@@ -174,11 +189,11 @@ def sentences(found: Found, bill: Bill) -> tuple[str, ...]:
 
 
 def _told(race: Race) -> str:
-    stage, _, cost, quality, looks, said = race_cells(race)
+    _, cost, quality, said = race_cells(race)
     quality = f"{quality} points" if quality else NOT_MEASURED
     return (
-        f"Search, {stage}: {label(race.candidate)} against {label(race.against)}: cost ratio "
-        f"{cost}, quality against plain {quality}, {fmt.plural(int(looks), 'look')}: {said}"
+        f"Search, {race.stage}: {label(race.candidate)} against {label(race.against)}: cost ratio "
+        f"{cost}, quality against plain {quality}, {said}"
     )
 
 

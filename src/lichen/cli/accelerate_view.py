@@ -80,12 +80,20 @@ def show_search(found: Found, screening: SlotScreening | None) -> None:
                 for k in screening.looks
             ],
         )
+    rows: list[list[str]] = []
+    for stage, races in story.staged(found.races).items():
+        rows.append([f"[bold]{console.plain(stage)}[/bold]", "", ""])
+        for race in races:
+            name, cost, quality, result = map(console.plain, story.race_cells(race))
+            rows.append([f"{name}\n[dim]  {result}[/dim]", cost, quality])
     console.table(
         "Search: cost against the best then, quality in points against plain (90 % intervals)",
-        ["stage", "tried", ">cost ratio", ">quality", ">looks", "result"],
-        [[console.plain(cell) for cell in story.race_cells(r)] for r in found.races],
+        ["tried", ">cost ratio", ">quality"],
+        rows,
         caption=_caption(found),
     )
+    if left := story.missed(found.races):
+        console.show(f"No time was left to look at: {console.plain(left)}")
     if found.best:
         console.table(
             "What each strategy contributes: cost without it over cost with it",
@@ -131,7 +139,7 @@ def show_verification(run: RunRecord, summary: Summary, bill: story.Bill) -> Non
             "solution",
             f">{console.plain(summary.metric)}",
             ">minus plain's",
-            ">CPU time over plain's",
+            ">CPU time ratio",
             ">per solved",
         ],
         [[console.plain(cell) for cell in row] for row in story.proof_cells(summary)],

@@ -64,16 +64,23 @@ def plain(text: object) -> str:
 def table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str = ""
 ) -> None:
-    """Print a table; a column whose name starts with ``>`` is right-aligned. Cells are markup."""
+    """Print a table; a column whose name starts with ``>`` is right-aligned. Cells are markup.
+
+    Title and caption have lines of their own: as parts of a narrow table they would be as narrow.
+    """
     from rich.table import Table
 
-    t = Table(title=title, caption=caption or None, title_justify="left", header_style="bold")
+    t = Table(header_style="bold")
     for column in columns:
         name = column.lstrip(">")
         t.add_column(name, justify="right" if column.startswith(">") else "left", overflow="fold")
     for row in rows:
         t.add_row(*row)
+    if title:
+        out().print(title, style="italic")
     out().print(t)
+    if caption:
+        out().print(caption, style="dim italic")
 
 
 def emit_json(value: object) -> None:
