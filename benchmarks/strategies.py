@@ -29,11 +29,12 @@ from typing import Any, Final
 
 import strategy_pages
 
-from lichen.acceleration.candidates import Choice, default_candidates
+from lichen.acceleration.candidates import EXITS, Choice, default_candidates
+from lichen.acceleration.strategies import early_exit
 from lichen.benchmark.run import run as run_benchmark
 from lichen.benchmark.summarise import StoredRun, summarise
 from lichen.compose.acceleration import PLAIN, base_of, solution_of
-from lichen.compose.build import make_catalog, workbench
+from lichen.compose.build import EXITS_EARLY, make_catalog, workbench
 from lichen.compose.settings import store_url
 from lichen.compose.spec import RunSpec, load
 from lichen.core.errors import ConfigError, LichenError
@@ -66,14 +67,20 @@ class Said:
         sys.stderr.write(f"{self._done}/{self._attempts} {text}\n")
 
 
-def chosen(names: Sequence[str], *, draft: str = "", first: str = "") -> tuple[Choice, ...]:
+def chosen(
+    names: Sequence[str], *, draft: str = "", first: str = "", exits: bool = False
+) -> tuple[Choice, ...]:
     """Return the settings to measure, those of ``names`` only if there are any.
 
     Raises:
         ConfigError: one of the names is no strategy that can be measured in this way.
     """
     slots = [Choice(strategy="concurrency", options=(("slots", n),)) for n in SLOTS]
-    choices = default_candidates(slots=slots, draft=draft, firsts=[first] if first else [])
+    firsts = [first] if first else []
+    choices = default_candidates(slots=slots, draft=draft, firsts=firsts, exits=exits)
+    if exits:
+        idle = [(("controller", c), ("threshold", early_exit.NEVER)) for c, _ in EXITS]
+        choices = (*choices, *(Choice(strategy="early_exit", options=o) for o in idle))
     missing = set(names) - {c.strategy for c in choices}
     if missing:
         known = ", ".join(dict.fromkeys(c.strategy for c in choices))
@@ -89,7 +96,12 @@ def spec_of(given: argparse.Namespace) -> RunSpec:
     flags = {"task.limit": given.problems, "task.half": given.half, "task.style": given.style}
     spec = load([], models=[given.model], flags=flags, sets=given.sets)
     base = base_of(spec)
-    choices = chosen(given.strategies or (), draft=given.draft, first=given.first)
+    choices = chosen(
+        given.strategies or (),
+        draft=given.draft,
+        first=given.first,
+        exits=base.engine.name in EXITS_EARLY,
+    )
     solutions = [base.model_copy(update={"name": PLAIN})]
     solutions += [solution_of(base, (c,), c.label) for c in choices]
     return spec.model_copy(update={"solutions": tuple(solutions)})

@@ -307,6 +307,7 @@ OTHER_OPTIONS: dict[str, list[dict[str, object]]] = {
         {"signal": "examples_or_confidence", "self_tests": 2},
     ],
     "concurrency": [{"slots": 8, "threads": 1}],
+    "early_exit": [{"threshold": 2.0}],
     "kv_cache_type": [{"values": "f16"}],
     "speculation": [{"switch": "on"}, {"block": 1, "min_pairs": 2, "max_pairs": 2}],
     "stop_when_passing": [{"max_runs": 1}, {"min_examples": 2}],

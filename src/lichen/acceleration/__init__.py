@@ -26,6 +26,7 @@ STRATEGIES: Registry[StrategyFactory] = Registry(
         "backtrack": "lichen.acceleration.strategies.backtrack:make",
         "cascade": "lichen.acceleration.strategies.cascade:make",
         "concurrency": "lichen.acceleration.strategies.concurrency:make",
+        "early_exit": "lichen.acceleration.strategies.early_exit:make",
         "kv_cache_type": "lichen.acceleration.strategies.kv_cache_type:make",
         "prefix_cache": "lichen.acceleration.strategies.prefix_cache:make",
         "speculation": "lichen.acceleration.strategies.speculation:make",

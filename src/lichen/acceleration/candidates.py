@@ -42,6 +42,7 @@ LAYERS: Final[Mapping[str, Layer]] = {
     "prefix_cache": Layer.ENGINE,
     "kv_cache_type": Layer.ENGINE,
     "speculation": Layer.ENGINE,
+    "early_exit": Layer.ENGINE,
     "answer_prefix": Layer.TEXT,
     "stop_when_complete": Layer.TEXT,
     "stop_when_passing": Layer.TEXT,
@@ -64,6 +65,9 @@ TABLE: Final[tuple[Choice, ...]] = (
     Choice(strategy="speculation", options=(("ngram", "simple"), ("switch", "on"))),
 )
 """What is tried without being asked for, those first that usually matter most."""
+
+EXITS: Final = (("confidence", 0.9), ("linear", 0.9))
+"""Controllers of ``early_exit`` and their thresholds that are tried where the engine has it."""
 
 RUN_EXAMPLES: Final = frozenset({"stop_when_passing", "backtrack", "cascade"})
 """Strategies that run the question's own examples. Where these are the very tests that decide, what
@@ -88,6 +92,7 @@ def default_candidates(
     draft: str = "",
     firsts: Iterable[str] = (),
     recipes: Iterable[str] = (),
+    exits: bool = False,
     asked: Request | None = None,
 ) -> tuple[Choice, ...]:
     """Return the choices to screen.
@@ -99,6 +104,7 @@ def default_candidates(
         firsts: small models that a ``cascade`` asks first, see ``FIRST_MODEL``; questions that show
             no examples go to the solution's own model in one setting, and not in the other.
         recipes: names or files of compression recipes for the solution's model.
+        exits: whether the engine can leave layers out.
         asked: a question of the task; what has nothing to work on there is left out.
     """
     taken = frozenset(present)
@@ -111,6 +117,11 @@ def default_candidates(
         for first in dict.fromkeys(firsts)
         for unchecked in ("last", "give")
     ]
+    if exits:
+        named += [
+            Choice(strategy="early_exit", options=(("controller", c), ("threshold", t)))
+            for c, t in EXITS
+        ]
     named += [Choice(strategy=RECIPE, options=(("name", r),)) for r in dict.fromkeys(recipes)]
     return tuple(
         c

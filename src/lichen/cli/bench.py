@@ -11,6 +11,7 @@ from lichen.benchmark.run import run as run_benchmark
 from lichen.cli import console, stored
 from lichen.cli.observing import Advancing
 from lichen.compose.build import Workbench, make_catalog, workbench
+from lichen.compose.controls import with_controls
 from lichen.compose.settings import region as default_region
 from lichen.compose.settings import store_url
 from lichen.compose.spec import load
@@ -69,7 +70,7 @@ def command(  # noqa: PLR0913 (one parameter per documented option)
         "engine.slots": slots,
     }
     presets = ("green",) if green else ()
-    spec = load(files, models=models, presets=presets, flags=flags, sets=sets)
+    spec = with_controls(load(files, models=models, presets=presets, flags=flags, sets=sets))
     factors = relevant(factor_set(region or default_region()))
     catalog = make_catalog(console.download_progress())
     with workbench(spec, store_url=url or store_url(), catalog=catalog, fresh=fresh) as bench:

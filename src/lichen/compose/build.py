@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 import lichen
 from lichen.acceleration import STRATEGIES
+from lichen.acceleration.strategies import early_exit
 from lichen.acceleration.strategy import Gathers, Strategy, StrategyContext, configured, wrapped
 from lichen.benchmark.plan import Plan, select
 from lichen.benchmark.rewritten import rewritten
@@ -31,7 +32,7 @@ from lichen.compose import settings
 from lichen.compose.made_models import model_of
 from lichen.compose.recommended import recommendations
 from lichen.compose.spec import RunSpec, SolutionSpec, TaskSpec, spec_hash
-from lichen.core.errors import ConfigError
+from lichen.core.errors import CapabilityError, ConfigError
 from lichen.core.model import ModelArtifact
 from lichen.core.ports import Engine, Meter, Sandbox, Task
 from lichen.core.record import Environment, RunRecord, RunState, SolutionRecord
@@ -51,6 +52,13 @@ _FEWEST_BLOCKS = 5
 
 MODEL_FREE_ENGINES = frozenset({"bm25", "openai_http"})
 """Engines that load no model file on this machine."""
+
+
+EXITS_EARLY = frozenset({"transformers"})
+"""Engines of lichen's own that can leave out a model's layers."""
+
+_RUN_WHOLE = frozenset({"bm25", "llama_cpp", "openai_http"})
+"""Engines of lichen's own that cannot; others are asked when they are open."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +133,7 @@ def make_solution(
 ) -> Solution:
     """Fetch a solution's model and say how to open it; nothing is loaded yet."""
     ENGINES.get(spec.engine.name)  # an unknown name is refused now, not at loading
+    _check_exits(spec)
     model = None if spec.engine.name in MODEL_FREE_ENGINES else model_of(spec, catalog)
     options = spec.engine.options
     if spec.model is not None and spec.engine.name == "openai_http":
@@ -153,6 +162,16 @@ def make_solution(
     )
 
 
+def _check_exits(spec: SolutionSpec) -> None:
+    """Refuse before a model is fetched what an engine would call an unknown option."""
+    name = early_exit.NAME
+    if spec.engine.name in _RUN_WHOLE and any(s.name == name for s in spec.strategies):
+        raise CapabilityError(
+            f"the strategy {name!r} leaves out layers of the model, which the engine "
+            f"{spec.engine.name!r} cannot: use the engine {' or '.join(sorted(EXITS_EARLY))}"
+        )
+
+
 def make_strategies(
     spec: SolutionSpec,
     model: ModelArtifact | None,
@@ -163,7 +182,8 @@ def make_strategies(
     """Make a solution's strategies, with what they may use of the world.
 
     What only compose knows is filled in where the spec leaves it out: the model's size for
-    ``kv_cache_type``, its hash for ``answer_cache``, a draft model's path for ``speculation``.
+    ``kv_cache_type``, its hash for ``answer_cache`` and ``early_exit``, a draft model's path for
+    ``speculation``.
     """
 
     def open_engine(description: Mapping[str, object]) -> Engine:
@@ -187,7 +207,7 @@ def make_strategies(
         options = entry.options
         if entry.name == "kv_cache_type" and model is not None and model.shape is not None:
             options.setdefault("parameters", model.shape.parameters)
-        elif entry.name == "answer_cache":
+        elif entry.name in {"answer_cache", "early_exit"}:
             options.setdefault("model", model.sha256 if model is not None else spec.model or "")
         elif entry.name == "speculation" and isinstance(options.get("draft"), str):
             options["draft"] = catalog.model(options["draft"]).path

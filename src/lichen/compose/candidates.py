@@ -29,7 +29,7 @@ from lichen.acceleration.slot_screening import (
 from lichen.catalog import Catalog, Entry
 from lichen.catalog.part import write_atomically
 from lichen.compose.acceleration import Halves, base_of, solution_of
-from lichen.compose.build import make_solution
+from lichen.compose.build import EXITS_EARLY, make_solution
 from lichen.compose.made_models import recipe_of
 from lichen.compose.rounds import Rounds
 from lichen.compose.spec import RunSpec, SolutionSpec
@@ -156,6 +156,7 @@ def _choices(
         draft=wanted.draft,
         firsts=(wanted.first,) if wanted.first else here,
         recipes=wanted.recipes,
+        exits=base_of(spec).engine.name in EXITS_EARLY,
         asked=both.asked,
     )
 

@@ -257,3 +257,5 @@ class Capability(StrEnum):
     TOKENIZE = "tokenize"
     IN_PROCESS = "in_process"
     """The engine's CPU time is this process tree's, so the meter sees it."""
+    EARLY_EXIT = "early_exit"
+    """The engine can leave out a model's later layers (its option of that name)."""

@@ -7,6 +7,7 @@ slower on a CPU. One sequence at a time, no batching.
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,10 +24,13 @@ from lichen.core.generation import (
     Delta,
     Finish,
     Request,
+    Step,
     TokenLogprob,
 )
 from lichen.core.measurement import Usage
 from lichen.core.model import ModelArtifact
+from lichen.engines.early_exit import EarlyExitOptions, Exits
+from lichen.engines.exit_fitting import fit
 from lichen.engines.fanout import Fanout, Job
 from lichen.engines.options import read_options
 from lichen.engines.transcript import Transcript, unencodable
@@ -43,12 +47,14 @@ class TransformersOptions:
         dtype: element type of the weights: "auto", "float32", "bfloat16", "float16".
         context: most tokens (prompt and answer) of one sequence; 0 means the model's own limit.
         threads: torch's CPU threads; 0 leaves torch's choice.
+        early_exit: when to leave out later layers; None runs all of them.
     """
 
     device: str = "cpu"
     dtype: str = "auto"
     context: int = 0
     threads: int = 0
+    early_exit: EarlyExitOptions | None = None
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -92,6 +98,7 @@ class TransformersEngine:
         self._torch, self._tokenizer, self._model = _load(model, options)
         limit = getattr(self._model.config, "max_position_embeddings", 0)
         self._context: int = options.context or int(limit or 0)
+        self._exits = self._made_exits(options.early_exit)
         self._fanout = Fanout(1, self.name, clock)
 
     @property
@@ -105,6 +112,7 @@ class TransformersEngine:
             Capability.SEED,
             Capability.TOKENIZE,
             Capability.IN_PROCESS,
+            Capability.EARLY_EXIT,
         }
         if getattr(self._tokenizer, "chat_template", None):
             found |= {Capability.CHAT, Capability.ANSWER_PREFIX}
@@ -136,6 +144,13 @@ class TransformersEngine:
         self._fanout.close()
         self._model = self._tokenizer = None
 
+    def _made_exits(self, options: EarlyExitOptions | None) -> Exits | None:
+        if options is None:
+            return None
+        if options.controller == "linear" and not Path(options.weights).exists():
+            fit(self._torch, self._model, self._tokenizer, options)
+        return Exits(self._torch, self._model, options)
+
     def _answer(self, job: Job) -> Completion:
         request = job.request
         transcript = Transcript(request, job.submitted_s, self._clock, job.emit)
@@ -151,9 +166,8 @@ class TransformersEngine:
             )
         if error:
             return transcript.completion(Usage(), Finish.ERROR, error=error)
-        return _Run(self._torch, self._model, self._tokenizer, job, transcript).go(
-            ids, self._context
-        )
+        run = _Run(self._torch, self._model, self._tokenizer, job, transcript, self._exits)
+        return run.go(ids, self._context)
 
     def _prompt_ids(self, request: Request) -> list[int]:
         if request.messages is None:
@@ -170,7 +184,13 @@ class _Run:
     """One generation: a loop of forward passes, so that every token can be read and refused."""
 
     def __init__(
-        self, torch: Any, model: Any, tokenizer: Any, job: Job, transcript: Transcript
+        self,
+        torch: Any,
+        model: Any,
+        tokenizer: Any,
+        job: Job,
+        transcript: Transcript,
+        exits: Exits | None,
     ) -> None:
         self._torch = torch
         self._model = model
@@ -178,6 +198,9 @@ class _Run:
         self._job = job
         self._request = job.request
         self._transcript = transcript
+        self._exits = exits
+        takes = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._last_only = {"logits_to_keep": 1} if takes else {}
         self._generator = torch.Generator().manual_seed(job.request.seed)
         self._tokens: list[int] = []
         self._said = 0
@@ -196,8 +219,11 @@ class _Run:
                 if self._job.cancelled:
                     error = "the request was cancelled"
                     break
-                out = self._model(input_ids=inputs, past_key_values=cache, use_cache=True)
+                out = self._forward(inputs, cache)
                 cache = out.past_key_values
+                if self._exits is not None and self._exits.tally.stopped:
+                    finish = Finish.STOP
+                    break
                 token, logprob = self._choose(out.logits[0, -1].float().cpu())
                 if not self._tokens:
                     decode_start = time.perf_counter()
@@ -216,8 +242,34 @@ class _Run:
             finish,
             prefill_s=decode_start - start,
             decode_s=time.perf_counter() - decode_start,
+            ledger=self._steps(),
             error=error,
         )
+
+    def _forward(self, inputs: Any, cache: Any) -> Any:
+        """Run the model on the prompt or on one token; of a prompt only the last logits count."""
+        if self._exits is not None:
+            if self._tokens:
+                self._exits.arm()
+            else:
+                self._exits.begin()
+        try:
+            return self._model(
+                input_ids=inputs, past_key_values=cache, use_cache=True, **self._last_only
+            )
+        finally:
+            if self._exits is not None:
+                self._exits.disarm()
+
+    def _steps(self) -> tuple[Step, ...]:
+        if self._exits is None:
+            return ()
+        step = Step(
+            actor=TransformersEngine.name,
+            action=f"left layers out: {self._exits.options.controller}",
+            detail=str(self._exits.tally),
+        )
+        return (step,)
 
     def _choose(self, logits: Any) -> tuple[int, TokenLogprob | None]:
         """Pick the next token: greedy at temperature 0, else temperature, then top-p."""
