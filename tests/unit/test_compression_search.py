@@ -19,6 +19,7 @@ from lichen.compression.searched import (
     Baseline,
     Bill,
     Budget,
+    Foreseen,
     Gated,
     Look,
     Rules,
@@ -61,6 +62,7 @@ class ScriptedWorkshop:
     files: set[str] = field(default_factory=set)
     killed_after: int = 10**9
     joules: float | Missing = 20.0
+    expected_s: float = 0.0
 
     def look(self, c: CompressionCandidate, level: int) -> Look:
         """Measure."""
@@ -90,6 +92,11 @@ class ScriptedWorkshop:
             rows=(("quality", "passed" if passed else "FAILED", "said"),),
             bill=Bill(wall_s=100, cpu_s=100, energy_j=self.joules),
         )
+
+    def foresee(self, look: Look) -> Foreseen:
+        """Expect what was scripted."""
+        assert not look.error
+        return Foreseen(bill=Bill(wall_s=self.expected_s, cpu_s=self.expected_s), answers=164)
 
     def discard(self, c: CompressionCandidate) -> None:
         """Delete."""
@@ -201,6 +208,29 @@ def test_the_budget_is_kept() -> None:
     assert not found.complete
     assert found.spent.wall_s <= 70 + 100
     assert "budget" in " ".join(fates(found).values())
+
+
+def test_what_the_gate_will_take_is_set_aside() -> None:
+    """Rounds end earlier where the gate is long; without a forecast they have 60 %."""
+    looks = {}
+    for expected in (0.0, 100.0, 130.0):
+        workshop = ScriptedWorkshop(SPREAD, expected_s=expected)
+        found = run(workshop, budget=Budget(seconds=200))
+        looks[expected] = sum(a.startswith("look") for a in workshop.asked)
+        assert any(a.startswith("gate") for a in workshop.asked), "the gate could still be asked"
+        assert found.best is not None
+    assert looks == {0.0: 12, 100.0: 10, 130.0: 7}
+
+
+def test_a_budget_that_the_gate_alone_would_use_is_refused() -> None:
+    """After one look, with a budget that would do; the look is kept for the next command."""
+    workshop = ScriptedWorkshop(SPREAD, expected_s=2_200.0)
+    ledger = Ledger(None, "test")
+    with pytest.raises(
+        ConfigError, match=r"164 answers of each.* 81% .*budget of 45m: give --budget 92m.*--limit"
+    ):
+        run(workshop, budget=Budget(seconds=2_700), ledger=ledger)
+    assert workshop.asked == ["look 0 c0"]
 
 
 def test_energy_can_be_the_budget() -> None:

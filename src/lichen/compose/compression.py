@@ -69,5 +69,12 @@ class Judging:
         """Return what the gate's checks may use."""
         runs: GateRuns | Missing = Missing(reason="no --task was given")
         if task:
-            runs = GateRuns(spec=spec, catalog=self.catalog, store_url=self.store_url)
+            runs = self._runs(spec)
         return gate_ports(spec, held_out=held_out, runs=runs)
+
+    def answers(self, spec: RunSpec, *, task: bool) -> int:
+        """Return how many answers the gate has each model give, at most."""
+        return self._runs(spec).answers() if task else 0
+
+    def _runs(self, spec: RunSpec) -> GateRuns:
+        return GateRuns(spec=spec, catalog=self.catalog, store_url=self.store_url)

@@ -7,6 +7,7 @@ each rewrite is a further run of the same kind on the problems that it can chang
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,7 +75,8 @@ class GateRuns:
         catalog, store_url: where data comes from and records go.
         observer: told how the runs go.
         rewrites: names of the rewrites for ``flips``.
-        rewritten_problems: at most, for each rewrite.
+        rewritten_problems: at most, for each rewrite; nor more than a quarter of the problems, so
+            that they cost less than the questions themselves.
     """
 
     spec: RunSpec
@@ -85,6 +87,18 @@ class GateRuns:
     rewritten_problems: int = REWRITTEN_PROBLEMS
     run_ids: list[str] = field(default_factory=list)
     _plain: dict[tuple[Path, Path], StoredRun] = field(default_factory=dict)
+
+    def answers(self) -> int:
+        """Return how many answers each model gives, rewritten questions included, at most."""
+        sandbox = open_sandbox(workers=self.spec.sandbox.workers, unsafe=self.spec.sandbox.unsafe)
+        task = self.spec.task
+        try:
+            problems = make_task(task, self.catalog, sandbox).problems()
+        finally:
+            sandbox.close()
+        count = len(select(problems, limit=task.limit, half=task.half, ids=task.problems))
+        rewritten = len(self.rewrites) * self._rewritten_of(count)
+        return (count + rewritten) * self.spec.samples
 
     def task(self, parent: Path, child: Path) -> TaskValue:
         """Return what the run on the task as it is says."""
@@ -119,6 +133,10 @@ class GateRuns:
             self._plain[parent, child] = self._run(self.spec, parent, child)
         return self._plain[parent, child]
 
+    def _rewritten_of(self, count: int) -> int:
+        """Return how many of so many problems each rewrite asks again: a quarter of them."""
+        return min(self.rewritten_problems, math.ceil(count / 4))
+
     def _rewritten_ids(self, rewrite: str, ids: Sequence[str]) -> tuple[str, ...]:
         task = self.spec.task.model_copy(update={"rewrite": rewrite})
         sandbox = open_sandbox(workers=self.spec.sandbox.workers, unsafe=self.spec.sandbox.unsafe)
@@ -129,7 +147,8 @@ class GateRuns:
         finally:
             sandbox.close()
         wanted = [p for p in problems if p.id in frozenset(ids)]
-        chosen = select(wanted, limit=self.rewritten_problems, half="all", ids=())
+        most = self._rewritten_of(len(ids))
+        chosen = select(wanted, limit=most, half="all", ids=())
         return tuple(p.id for p in chosen)
 
     def _run(self, spec: RunSpec, parent: Path, child: Path) -> StoredRun:

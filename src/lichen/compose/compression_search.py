@@ -316,6 +316,7 @@ def _workshop(
         compensate=plan.context.importance is not None,
         ports=judging.ports(target.spec, held_out, task=target.task),
         meter=meter,
+        answers=judging.answers(target.spec, task=target.task),
     )
 
 

@@ -19,11 +19,14 @@ from lichen.compression.kept_blocks import KeptBlocks, KeptRows
 from lichen.compression.kernel_cost import Workload
 from lichen.compression.method import MethodContext
 from lichen.compression.recipe import Recipe
-from lichen.compression.searched import QUICK, Bill, Gated, Look
+from lichen.compression.searched import QUICK, Bill, Foreseen, Gated, Look
 from lichen.core.errors import ConfigError, LichenError
 from lichen.core.measurement import Measurement, Missing
 from lichen.core.model import ModelArtifact
 from lichen.core.ports import Meter
+
+_GATE_LOOKS = 4.0
+"""Quick looks that the gate's own measurements take, on more tokens and in more turns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +52,7 @@ class EngineWorkshop:
         compensate: whether finalists make up for rounding errors. That takes minutes for each, so
             quick looks go without; it changes neither size nor speed.
         load: tokens of a typical request.
+        answers: of each model at the gate, at most.
     """
 
     source: ModelArtifact
@@ -60,6 +64,7 @@ class EngineWorkshop:
     meter: Meter
     compensate: bool = False
     load: Workload = field(default_factory=Workload)
+    answers: int = 0
 
     def look(self, candidate: CompressionCandidate, level: int) -> Look:
         """Make the candidate if need be and measure it beside the parent."""
@@ -84,6 +89,16 @@ class EngineWorkshop:
             rows=report.rows(),
             bill=bill_of(window.close()),
         )
+
+    def foresee(self, look: Look) -> Foreseen:
+        """Say what the gate is expected to take: twice a look, and the answers of both models.
+
+        The look's own time and energy per CPU-second are taken for the answers too.
+        """
+        asked_s = self.answers * (look.parent_request_s + look.child_request_s)
+        looked = look.bill.cpu_s
+        answering = look.bill.scaled(asked_s / looked) if looked > 0 else Bill(wall_s=asked_s)
+        return Foreseen(bill=look.bill.scaled(_GATE_LOOKS) + answering, answers=self.answers)
 
     def discard(self, candidate: CompressionCandidate) -> None:
         """Delete its files, if there are any."""

@@ -40,7 +40,10 @@ from lichen.core.errors import ConfigError
 from lichen.core.measurement import Missing
 
 ROUNDS_SHARE: Final = 0.6
-"""Part of the budget that rounds may use, so that the gate can still be asked."""
+"""Part of the budget that rounds may use at most, so that the gate can still be asked."""
+
+_LEAST_ROUNDS: Final = 0.25
+"""Part of the budget that rounds need beside one gate; where the gate takes more, it is refused."""
 
 _DRAWS: Final = 200
 """Draws of predicted candidates that the baseline's volume is averaged over."""
@@ -102,6 +105,7 @@ class _Search:
     before: Bill = field(default_factory=Bill)
     resumed: int = 0
     complete: bool = True
+    gate: Bill | None = None
 
     # -- stages --------------------------------------------------------------------------------
 
@@ -164,7 +168,7 @@ class _Search:
         if look is not None:
             self.resumed += 1
             self.before += look.bill
-        elif not self._fits(f"look {level}", ROUNDS_SHARE):
+        elif not self._fits(f"look {level}", self._rounds_share()):
             return
         else:
             self._say(f"measuring {c.label}")
@@ -173,6 +177,28 @@ class _Search:
             self._charge(f"look {level}", look.bill)
         self.done.add(key)
         self.looks[c.key] = look
+        if self.gate is None and not look.error:
+            self._foresee(look)
+
+    def _foresee(self, look: Look) -> None:
+        """Set aside what the gate will take, by the first look.
+
+        Raises:
+            ConfigError: one gate alone would take most of the budget.
+        """
+        foreseen = self.workshop.foresee(look)
+        self.gate = foreseen.bill
+        share = self.budget.share(foreseen.bill)
+        if share > 1 - _LEAST_ROUNDS:
+            enough = self.budget.scaled(share / (1 - ROUNDS_SHARE))
+            raise ConfigError(
+                f"holding one file against the model ({foreseen.answers} answers of each) would "
+                f"take about {share:.0%} of the budget of {self.budget}: give --budget {enough}, "
+                "fewer problems with --limit, or no --task"
+            )
+
+    def _rounds_share(self) -> float:
+        return min(ROUNDS_SHARE, 1 - self.budget.share(self.gate or Bill()))
 
     def _gate(self, c: CompressionCandidate) -> bool:
         key = f"gate {c.key}"
@@ -181,7 +207,7 @@ class _Search:
         if gated is not None:
             self.resumed += 1
             self.before += gated.bill
-        elif not self._fits("gate", 1.0):
+        elif not self._fits("gate", 1.0, self.gate):
             return False
         else:
             self._say(f"gate: {c.label}")
@@ -191,14 +217,13 @@ class _Search:
         self.gated[c.key] = gated
         return True
 
-    def _fits(self, what: str, share: float) -> bool:
+    def _fits(self, what: str, share: float, foreseen: Bill | None = None) -> bool:
         """Whether one more of its kind would end within that share of the budget.
 
-        The first of a kind is taken to last as long as the longest of the others.
+        The first of a kind is taken to last as long as was foreseen, or as the longest of others.
         """
-        longest = self.longest.get(what) or max(
-            self.longest.values(), key=lambda b: b.wall_s, default=Bill()
-        )
+        others = max(self.longest.values(), key=lambda b: b.wall_s, default=Bill())
+        longest = self.longest.get(what) or foreseen or others
         fits = self.budget.share(self.now + longest) <= share
         self.complete = self.complete and fits
         return fits

@@ -11,6 +11,9 @@ from lichen.compression.candidates import CompressionCandidate
 from lichen.compression.halving import Objectives
 from lichen.core.interval import Interval
 from lichen.core.measurement import Missing
+from lichen.core.units import J_PER_WH
+
+_MINUTE_S: Final = 60.0
 
 QUICK: Final = 0
 """Level of a look: a few hundred positions of held-out code, one turn each for the cost."""
@@ -25,6 +28,15 @@ class Bill:
     wall_s: float = 0.0
     cpu_s: float = 0.0
     energy_j: float | Missing = 0.0
+
+    def scaled(self, factor: float) -> Bill:
+        """Return so many times of it."""
+        energy = self.energy_j
+        return Bill(
+            wall_s=self.wall_s * factor,
+            cpu_s=self.cpu_s * factor,
+            energy_j=energy if isinstance(energy, Missing) else energy * factor,
+        )
 
     def __add__(self, other: Bill) -> Bill:
         """Add up; an unknown part leaves the energy unknown."""
@@ -97,6 +109,14 @@ class Gated:
         return ", ".join(n for n, verdict, _ in self.rows if verdict == "FAILED") or self.sentence
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Foreseen:
+    """What the gate is expected to take, and the answers that each model gives there."""
+
+    bill: Bill = Bill()
+    answers: int = 0
+
+
 class Workshop(Protocol):
     """Makes and measures candidates for real. Scripted in tests.
 
@@ -109,6 +129,9 @@ class Workshop(Protocol):
 
     def gate(self, candidate: CompressionCandidate) -> Gated:
         """Hold it against the parent."""
+
+    def foresee(self, look: Look) -> Foreseen:
+        """Say what the gate is expected to take for a candidate that was looked at like this."""
 
     def discard(self, candidate: CompressionCandidate) -> None:
         """Delete its file, if there is one."""
@@ -132,6 +155,16 @@ class Budget:
         if not min(self.seconds, self.joules) > 0 or self.seconds == self.joules == math.inf:
             msg = f"a budget needs seconds or joules above 0: {self}"
             raise ValueError(msg)
+
+    def scaled(self, factor: float) -> Budget:
+        """Return so many times of it."""
+        return Budget(seconds=self.seconds * factor, joules=self.joules * factor)
+
+    def __str__(self) -> str:
+        """Write it as it is given: ``45m``, ``5.2Wh``."""
+        time = f"{math.ceil(self.seconds / _MINUTE_S)}m" if self.seconds < math.inf else ""
+        energy = f"{self.joules / J_PER_WH:.2g}Wh" if self.joules < math.inf else ""
+        return " and ".join(filter(None, (time, energy)))
 
     def share(self, spent: Bill) -> float:
         """Return the part of the budget that is used; unknown energy counts as all of it."""
