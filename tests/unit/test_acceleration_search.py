@@ -270,6 +270,13 @@ def test_candidates_leave_alone_what_the_solution_has() -> None:
     assert "cascade" in names
     assert not {"cascade", "recipe"} & {c.strategy for c in default_candidates()}
     assert "recipe" in {c.strategy for c in default_candidates(recipes=["fast"])}
+    controllers = [
+        dict(c.options)["controller"]
+        for c in default_candidates(exits=True)
+        if c.strategy == "early_exit"
+    ]
+    assert controllers == ["confidence", "linear"]
+    assert "early_exit" not in {c.strategy for c in default_candidates()}
     assert "recipe" not in {
         c.strategy for c in default_candidates(present=["recipe"], recipes=["fast"])
     }

@@ -26,6 +26,7 @@ from lichen.compression.gate import Check, Gate, GatePorts, GateReport, Level
 from lichen.compression.gate.ports import AgreementValue, CostValue
 from lichen.compression.model_file import MetaValue, open_model, write_model
 from lichen.compression.recipe import parse_recipe
+from lichen.compression.searched import Bill, Look
 from lichen.core.errors import ConfigError, UnknownNameError
 from lichen.core.interval import Interval
 from lichen.core.measurement import Missing
@@ -363,6 +364,7 @@ def test_the_workshop_turns_failures_into_findings(shell: Shell) -> None:
             judge=Gate(),
             ports=GatePorts(),
             meter=meter,
+            answers=10,
         )
         look = workshop.look(plan.candidates[0], 0)
         assert look.error == "the engine cannot run it"
@@ -372,6 +374,15 @@ def test_the_workshop_turns_failures_into_findings(shell: Shell) -> None:
         assert not workshop.path(plan.candidates[0]).exists()
         workshop.close()
         assert not (shell.folder / "work").exists()
+
+        bill = Bill(wall_s=60.0, cpu_s=100.0, energy_j=400.0)
+        looked = Look(parent_request_s=20.0, child_request_s=10.0, bill=bill)
+        foreseen = workshop.foresee(looked)
+        assert foreseen.answers == 10
+        # Five and a half looks, and 10 answers of 30 CPU-s as slow as the look was.
+        assert foreseen.bill == Bill(wall_s=330.0 + 180.0, cpu_s=850.0, energy_j=3400.0)
+        workshop.compensate = True
+        assert workshop.foresee(looked).bill.wall_s == pytest.approx(11.5 * 60.0 + 180.0)
 
 
 def test_finalists_make_up_for_rounding_errors(shell: Shell) -> None:

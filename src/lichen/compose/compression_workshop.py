@@ -25,8 +25,12 @@ from lichen.core.measurement import Measurement, Missing
 from lichen.core.model import ModelArtifact
 from lichen.core.ports import Meter
 
-_GATE_LOOKS = 4.0
-"""Quick looks that the gate's own measurements take, on more tokens and in more turns."""
+_GATE_LOOKS = 5.5
+"""Quick looks that the gate's own measurements take, on more tokens and in more turns: 9 minutes
+where a look took 101 s (docs/lab-notes.md, 2026-11-23)."""
+
+_COMPENSATING_LOOKS = 6.0
+"""Quick looks that making a finalist with compensation takes: 10 minutes there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,14 +95,15 @@ class EngineWorkshop:
         )
 
     def foresee(self, look: Look) -> Foreseen:
-        """Say what the gate is expected to take: twice a look, and the answers of both models.
+        """Say what the gate is expected to take: some looks, and the answers of both models.
 
         The look's own time and energy per CPU-second are taken for the answers too.
         """
+        looks = _GATE_LOOKS + _COMPENSATING_LOOKS * self.compensate
         asked_s = self.answers * (look.parent_request_s + look.child_request_s)
         looked = look.bill.cpu_s
         answering = look.bill.scaled(asked_s / looked) if looked > 0 else Bill(wall_s=asked_s)
-        return Foreseen(bill=look.bill.scaled(_GATE_LOOKS) + answering, answers=self.answers)
+        return Foreseen(bill=look.bill.scaled(looks) + answering, answers=self.answers)
 
     def discard(self, candidate: CompressionCandidate) -> None:
         """Delete its files, if there are any."""
