@@ -6,6 +6,7 @@ import math
 import random
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -231,6 +232,26 @@ def test_without_a_task_only_its_checks_are_missing():
     assert ports.task is reason
     assert ports.flips is reason
     assert callable(ports.agreement)
+
+
+@pytest.mark.parametrize(
+    ("problems", "sets", "answers"),
+    [
+        (164, [], 164 + 3 * 40),
+        (82, [], 82 + 3 * 21),
+        (3, [], 3 + 3 * 3),
+        (164, ["task.half=odd", "samples=2"], 2 * (82 + 3 * 21)),
+    ],
+)
+def test_answers_at_the_gate_are_counted_beforehand(
+    monkeypatch: pytest.MonkeyPatch, problems: int, sets: list[str], answers: int
+) -> None:
+    """All that the spec asks, and at most a quarter of it rewritten in each of three ways."""
+    asked = [SimpleNamespace(id=f"p{i}") for i in range(problems)]
+    task = SimpleNamespace(problems=lambda: asked)
+    monkeypatch.setattr("lichen.compose.compression_gate.make_task", lambda *_: task)
+    spec = load([], models=["a"], sets=sets)
+    assert GateRuns(spec=spec, catalog=None, store_url="").answers() == answers  # type: ignore[arg-type]
 
 
 def test_each_run_is_made_once(monkeypatch):

@@ -45,6 +45,9 @@ REWRITTEN_PROBLEMS: Final = 40
 """Problems per rewrite at most: with three rewrites 120 pairs, which shows an excess of flips of
 about ten points."""
 
+_FEWEST_REWRITTEN: Final = 8
+"""Problems of small tasks that are rewritten, if there are as many."""
+
 _USER: Final = Message(role=Role.USER, content="Write a function `f(x)` that returns x + 1.")
 CONVERSATIONS: Final[tuple[tuple[Message, ...], ...]] = (
     (_USER,),
@@ -75,8 +78,8 @@ class GateRuns:
         catalog, store_url: where data comes from and records go.
         observer: told how the runs go.
         rewrites: names of the rewrites for ``flips``.
-        rewritten_problems: at most, for each rewrite; nor more than a quarter of the problems, so
-            that they cost less than the questions themselves.
+        rewritten_problems: at most, for each rewrite; of many problems about a quarter, so that
+            they cost less than the questions themselves.
     """
 
     spec: RunSpec
@@ -134,8 +137,8 @@ class GateRuns:
         return self._plain[parent, child]
 
     def _rewritten_of(self, count: int) -> int:
-        """Return how many of so many problems each rewrite asks again: a quarter of them."""
-        return min(self.rewritten_problems, math.ceil(count / 4))
+        """Return how many of so many problems each rewrite asks again: about a quarter of them."""
+        return min(count, self.rewritten_problems, max(_FEWEST_REWRITTEN, math.ceil(count / 4)))
 
     def _rewritten_ids(self, rewrite: str, ids: Sequence[str]) -> tuple[str, ...]:
         task = self.spec.task.model_copy(update={"rewrite": rewrite})
