@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -335,6 +336,18 @@ def _may_become(text: str, stop_strings: tuple[str, ...]) -> int:
     return 0
 
 
+@contextmanager
+def _without_bars(logging: Any) -> Iterator[None]:
+    """Keep transformers' progress bars out of what the command itself shows."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
 def _load(model: ModelArtifact, options: TransformersOptions) -> tuple[Any, Any, Any]:
     try:
         import torch
@@ -352,8 +365,9 @@ def _load(model: ModelArtifact, options: TransformersOptions) -> tuple[Any, Any,
     key = "dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"  # noqa: PLR2004 (a version)
     dtype = {key: "auto" if options.dtype == "auto" else getattr(torch, options.dtype)}
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(**where)
-        loaded = transformers.AutoModelForCausalLM.from_pretrained(**where, **dtype)
+        with _without_bars(transformers.utils.logging):
+            tokenizer = transformers.AutoTokenizer.from_pretrained(**where)
+            loaded = transformers.AutoModelForCausalLM.from_pretrained(**where, **dtype)
         return torch, tokenizer, loaded.to(options.device).eval()
     except ImportError as exc:  # transformers imports gguf only when it meets a GGUF file
         purpose = "loading a GGUF file with transformers"
