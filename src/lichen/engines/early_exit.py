@@ -241,7 +241,6 @@ class Exits:
             found = _read(Path(o.weights))
             if found.shape != (3, self.model.config.hidden_size):
                 size = self.model.config.hidden_size
-                size = self.model.config.hidden_size
                 raise ConfigError(
                     f"{o.weights} holds a classifier of shape {found.shape}, but the model needs "
                     f"(3, {size}): delete the file, and one is fitted"
