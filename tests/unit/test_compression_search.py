@@ -233,6 +233,16 @@ def test_a_budget_that_the_gate_alone_would_use_is_refused() -> None:
     assert workshop.asked == ["look 0 c0"]
 
 
+def test_a_search_that_had_ended_is_shown_again_whatever_the_gate_took(tmp_path: Path) -> None:
+    """What is in the ledger is not refused for a budget that it has kept to or not."""
+    first = ScriptedWorkshop(SPREAD)
+    ledger = tmp_path / "ledger.jsonl"
+    found = run(first, ledger=Ledger(ledger, "test"))
+    again = ScriptedWorkshop(SPREAD, files=first.files, expected_s=20_000.0)
+    assert run(again, ledger=Ledger(ledger, "test")).best == found.best
+    assert again.asked == []
+
+
 def test_energy_can_be_the_budget() -> None:
     """Joules bound the search too; where energy is unknown, the first look is the last."""
     workshop = ScriptedWorkshop(SPREAD)

@@ -178,23 +178,25 @@ class _Search:
         self.done.add(key)
         self.looks[c.key] = look
         if self.gate is None and not look.error:
-            self._foresee(look)
+            self._foresee(look, resumed=kept is not None)
 
-    def _foresee(self, look: Look) -> None:
+    def _foresee(self, look: Look, *, resumed: bool) -> None:
         """Set aside what the gate will take, by the first look.
 
         Raises:
-            ConfigError: one gate alone would take most of the budget.
+            ConfigError: one gate alone would take most of the budget. Not where a search goes on
+                that was begun with it: its gate may be in the ledger.
         """
         foreseen = self.workshop.foresee(look)
         self.gate = foreseen.bill
         share = self.budget.share(foreseen.bill)
-        if share > 1 - _LEAST_ROUNDS:
+        if share > 1 - _LEAST_ROUNDS and not resumed:
+            fewer = ", or ask fewer problems with --limit" if foreseen.answers else ""
             enough = self.budget.scaled(share / (1 - ROUNDS_SHARE))
             raise ConfigError(
                 f"holding one file against the model ({foreseen.answers} answers of each) would "
-                f"take about {share:.0%} of the budget of {self.budget}: give --budget {enough}, "
-                "fewer problems with --limit, or no --task"
+                f"take about {share:.0%} of the budget of {self.budget}: give --budget "
+                f"{enough}{fewer}"
             )
 
     def _rounds_share(self) -> float:
