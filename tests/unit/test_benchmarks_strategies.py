@@ -257,16 +257,21 @@ def test_a_strategy_that_cannot_be_measured_so_is_refused(strategies: ModuleType
     assert {c.strategy for c in found} == {"cascade"}
 
 
-def test_each_solution_is_plain_with_one_strategy(strategies: ModuleType) -> None:
+@pytest.mark.parametrize(
+    ("engine", "without"),
+    [("llama_cpp", {"answer_cache", "early_exit"}), ("transformers", {"answer_cache"})],
+)
+def test_each_solution_is_plain_with_one_strategy(
+    strategies: ModuleType, engine: str, without: set[str]
+) -> None:
     """The run has plain first, then one solution per setting that differs by that strategy alone."""
-    given = Namespace(
-        model="m", problems=3, half="odd", style=None, sets=[], strategies=None, draft="", first="s"
-    )
+    given = Namespace(model="m", problems=3, half="odd", style=None, sets=[f"engine.name={engine}"])
+    given.strategies, given.draft, given.first = None, "", "s"
     spec = strategies.spec_of(given)
     plain, *others = spec.solutions
     assert (plain.name, plain.strategies) == ("plain", ())
     assert (spec.task.limit, spec.task.half) == (3, "odd")
-    assert {o.strategies[0].name for o in others} == set(STRATEGIES) - {"answer_cache"}
+    assert {o.strategies[0].name for o in others} == set(STRATEGIES) - without
     for other in others:
         assert len(other.strategies) == 1
         assert other.engine == plain.engine
