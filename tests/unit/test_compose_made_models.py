@@ -135,3 +135,13 @@ def test_what_ignores_importance_does_not_have_it_measured() -> None:
     steps = '[[step]]\nmethod = "requantise"\ntypes = { layers = "Q8_0" }\nimportance = "%s"\n'
     assert methods_in(parse_recipe(steps % "use")) == ["requantise"]
     assert methods_in(parse_recipe(steps % "ignore")) == []
+
+
+def test_a_prediction_measures_no_importance_that_changes_no_size() -> None:
+    """A dry run leaves out what would only write with importance, and keeps what decides by it."""
+    step = '[[step]]\nmethod = "requantise"\ntypes = { layers = "Q4_K" }\n%s'
+    plain, insisting = parse_recipe(step % ""), parse_recipe(step % 'importance = "require"\n')
+    assert methods_in(plain, writing=False) == []
+    assert methods_in(insisting, writing=False) == ["requantise"]
+    mixed = parse_recipe('[[step]]\nmethod = "mixed_precision"\ncost = 0.8\n')
+    assert methods_in(mixed, writing=False) == ["mixed_precision"]

@@ -188,7 +188,8 @@ def _with_recipe(wish: Wish, recipe: Recipe, judging: compose.Judging, *, dry_ru
     source = Path(wish.source.path)
     before = predict(open_model(source))
     if dry_run:
-        context = making.context_of(wish.source, making.methods_in(recipe), wish.wanted)
+        methods = making.methods_in(recipe, writing=False)
+        context = making.context_of(wish.source, methods, wish.wanted)
         after = predict(apply_recipe(open_model(source), recipe, context))
         plan = {"before": before, "after": after, "recipe": recipe.to_toml()}
         console.emit_json(plan) if wish.as_json else view.show_prediction(before, after)

@@ -35,6 +35,9 @@ USES_IMPORTANCE: Final = frozenset({"requantise", "mixed_precision", "drop_layer
 
 OpenImportance = Callable[[ModelArtifact, Corpus], ImportanceWeights]
 
+_USES_IF_THERE: Final = "use"
+"""How ``requantise`` treats importance unless told otherwise: it changes bytes, never sizes."""
+
 _NOT_WANTED: Final = Missing(reason="it was not asked for")
 
 
@@ -145,9 +148,21 @@ def context_of(
     )
 
 
-def methods_in(recipe: Recipe) -> list[str]:
-    """Return the methods of a recipe for ``context_of``; not those that ignore importance."""
-    return [s.method for s in recipe.steps if s.options.get("importance") != "ignore"]
+def methods_in(recipe: Recipe, *, writing: bool = True) -> list[str]:
+    """Return the methods of a recipe for ``context_of``; not those that ignore importance.
+
+    Those that would only write with it are left out too where nothing is going to be written.
+    """
+    unused = {"ignore"} if writing else {"ignore", _USES_IF_THERE}
+    return [
+        s.method
+        for s in recipe.steps
+        if s.options.get("importance", _default_of(s.method)) not in unused
+    ]
+
+
+def _default_of(method: str) -> str:
+    return _USES_IF_THERE if method == "requantise" else "require"
 
 
 def made(
