@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from lichen.benchmark.summarise import StoredRun
-from lichen.compose.compression_gate import GateRuns, base_of, gate_ports
+from lichen.compose.compression_gate import ANSWER_SLOTS, GateRuns, base_of, gate_ports, in_batches
 from lichen.compose.cost_in_turns import cost_in_turns
 from lichen.compose.own_process import in_own_process, used
 from lichen.compose.paired_runs import (
@@ -24,7 +24,7 @@ from lichen.compose.paired_runs import (
     ratio_of_sums,
     task_value,
 )
-from lichen.compose.spec import load
+from lichen.compose.spec import RunSpec, load
 from lichen.core.errors import ConfigError, EngineError
 from lichen.core.generation import Finish
 from lichen.core.measurement import Missing
@@ -252,6 +252,35 @@ def test_answers_at_the_gate_are_counted_beforehand(
     monkeypatch.setattr("lichen.compose.compression_gate.make_task", lambda *_: task)
     spec = load([], models=["a"], sets=sets)
     assert GateRuns(spec=spec, catalog=None, store_url="").answers() == answers  # type: ignore[arg-type]
+
+
+def test_answers_at_the_gate_are_given_together_unless_the_user_says_otherwise():
+    """Slots of the spec stay, and an engine that has none is left alone."""
+    open_spec = load([], models=["a"])
+    (slots,) = in_batches(base_of(open_spec)).strategies
+    assert (slots.name, slots.options) == ("concurrency", {"slots": ANSWER_SLOTS})
+    assert in_batches(in_batches(base_of(open_spec))) == in_batches(base_of(open_spec))
+    for sets in (["engine.slots=1"], ["engine.name=transformers"]):
+        own = base_of(load([], models=["a"], sets=sets))
+        assert in_batches(own) == own
+
+
+def test_the_gate_runs_the_task_in_batches(monkeypatch):
+    """What is run are both files, by name, with slots."""
+    asked: list[RunSpec] = []
+
+    def stop(spec: RunSpec, **_: object) -> object:
+        asked.append(spec)
+        raise ConfigError("far enough")
+
+    monkeypatch.setattr("lichen.compose.compression_gate.workbench", stop)
+    runs = GateRuns(spec=load([], models=["a"]), catalog=None, store_url="")
+    with pytest.raises(ConfigError, match="far enough"):
+        runs.task(Path("a"), Path("b"))
+    assert [(s.name, s.model, s.strategies[0].name) for s in asked[0].solutions] == [
+        (PARENT, "a", "concurrency"),
+        (CHILD, "b", "concurrency"),
+    ]
 
 
 def test_each_run_is_made_once(monkeypatch):
