@@ -25,6 +25,7 @@ from lichen.acceleration.search import search
 from lichen.acceleration.searched import Budget, Evaluate, Found, Pace, Round, pays_back
 from lichen.acceleration.strategy import StrategyContext
 from lichen.core.errors import ConfigError, EngineError
+from lichen.core.generation import Hints, Message, Request, Role
 from lichen.core.interval import Interval
 from lichen.core.measurement import Missing
 from lichen.testing.in_process_sandbox import InProcessSandbox
@@ -282,6 +283,26 @@ def test_candidates_leave_alone_what_the_solution_has() -> None:
     }
     drafts = [c for c in default_candidates(draft="tiny") if ("draft", "tiny") in c.options]
     assert len(drafts) == 1
+
+
+def test_a_second_form_needs_code_that_the_question_gives() -> None:
+    """A cascade whose second model is asked in another form is tried only where there is a form."""
+    forms = {
+        given: [
+            dict(c.options).get("form")
+            for c in default_candidates(
+                firsts=["small"],
+                asked=Request(
+                    id="1",
+                    messages=(Message(role=Role.USER, content="Write f."),),
+                    hints=Hints(given=given, entry_point="f"),
+                ),
+            )
+            if c.strategy == "cascade"
+        ]
+        for given in ("def f():\n", "")
+    }
+    assert forms == {"def f():\n": [None, "shown", None], "": [None, None]}
 
 
 def test_candidates_are_ordered_from_the_engine_outwards() -> None:

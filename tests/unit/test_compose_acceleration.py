@@ -207,6 +207,29 @@ def test_the_model_asked_first_may_be_made_too(tmp_path: Path) -> None:
         solution_of(base, (cascade,), "green")
 
 
+def test_a_cascade_may_ask_its_second_model_in_another_form() -> None:
+    """Only that level's ``answer_prefix`` differs, in its place behind the engine's strategies."""
+    options = (("first", "small"), ("unchecked", "last"), ("form", "shown"))
+    cascade = Choice(strategy="cascade", options=options)
+    given = Choice(strategy="answer_prefix", options=(("style", "given"),))
+    base = SolutionSpec(name="b", model="big")
+    made = solution_of(base, (FOUR, given, STOP, cascade), "green")
+    (level,) = made.strategies[-1].options["levels"]
+    assert [s.name for s in made.strategies] == [s["name"] for s in level["strategies"]] + [
+        "cascade"
+    ]
+    assert made.strategies[1].options == {"style": "given"}
+    assert level["strategies"][1] == {"name": "answer_prefix", "style": "shown"}
+    assert "form" not in made.strategies[-1].options
+    bare = solution_of(base, (FOUR, STOP, cascade), "green")
+    (level,) = bare.strategies[-1].options["levels"]
+    assert [s["name"] for s in level["strategies"]] == [
+        "concurrency",
+        "answer_prefix",
+        "stop_when_complete",
+    ]
+
+
 def test_written_solution_is_read_back(tmp_path: Path) -> None:
     """A green file, cascade levels and odd names included, is the same solution when loaded."""
     base = SolutionSpec(name="b", model='a "quoted"\\name\x7f')

@@ -66,6 +66,19 @@ TABLE: Final[tuple[Choice, ...]] = (
 )
 """What is tried without being asked for, those first that usually matter most."""
 
+SECOND_FORM: Final = "form"
+"""Option of a ``cascade`` choice: the style of ``answer_prefix`` in which the solution's own model
+is asked, where it is to be another one than the first model's. Two forms fail on different
+questions, and the cheaper one will do where an easier question has been answered already."""
+
+_SECOND: Final = "shown"
+
+_CASCADES: Final[tuple[tuple[tuple[str, Setting], ...], ...]] = (
+    (("unchecked", "last"),),
+    (("unchecked", "last"), (SECOND_FORM, _SECOND)),
+    (("unchecked", "give"),),
+)
+
 EXITS: Final = (("confidence", 0.9), ("linear", 0.9))
 """Controllers of ``early_exit`` and their thresholds that are tried where the engine has it."""
 
@@ -102,7 +115,8 @@ def default_candidates(
         slots: settings of ``concurrency``, see ``slot_screening``.
         draft: name of a draft model for ``speculation``, "" for none.
         firsts: small models that a ``cascade`` asks first, see ``FIRST_MODEL``; questions that show
-            no examples go to the solution's own model in one setting, and not in the other.
+            no examples go to the solution's own model at once, or are answered by the small one,
+            or go up and are asked in a second form, see ``SECOND_FORM``.
         recipes: names or files of compression recipes for the solution's model.
         exits: whether the engine can leave layers out.
         asked: a question of the task; what has nothing to work on there is left out.
@@ -113,9 +127,9 @@ def default_candidates(
         options = (("draft", draft), ("ngram", ""), ("switch", "on"))
         named.append(Choice(strategy="speculation", options=options))
     named += [
-        Choice(strategy="cascade", options=((FIRST_MODEL, first), ("unchecked", unchecked)))
+        Choice(strategy="cascade", options=((FIRST_MODEL, first), *how))
         for first in dict.fromkeys(firsts)
-        for unchecked in ("last", "give")
+        for how in _CASCADES
     ]
     if exits:
         named += [
@@ -136,8 +150,9 @@ def has_work(choice: Choice, asked: Request) -> bool:
     A hint, not a promise: a strategy that finds nothing to do says so in the ledger.
     """
     hints = asked.hints or Hints()
-    if choice.strategy == "answer_prefix":
-        given = hints.language if dict(choice.options).get("style") == "fence" else hints.given
+    options = dict(choice.options)
+    if choice.strategy == "answer_prefix" or SECOND_FORM in options:
+        given = hints.language if options.get("style") == "fence" else hints.given
         return asked.kind == "chat" and bool(given.strip())
     if choice.strategy in ("stop_when_passing", "backtrack"):
         return asked.kind != "infill" and bool(hints.entry_point)

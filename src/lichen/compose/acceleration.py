@@ -15,7 +15,9 @@ from typing import Any, Final
 
 from lichen.acceleration.candidates import (
     FIRST_MODEL,
+    LAYERS,
     RECIPE,
+    SECOND_FORM,
     CandidateSet,
     Choice,
     label,
@@ -23,6 +25,7 @@ from lichen.acceleration.candidates import (
 )
 from lichen.acceleration.racing import Observed
 from lichen.acceleration.searched import Round
+from lichen.acceleration.strategy import Layer
 from lichen.benchmark.plan import select
 from lichen.benchmark.summarise import StoredRun
 from lichen.catalog import Catalog
@@ -114,7 +117,8 @@ def solution_of(base: SolutionSpec, candidate: CandidateSet, name: str) -> Solut
         at = choices.index(cascade)
         options = dict(cascade.options)
         first = _first(str(options.pop(FIRST_MODEL)))
-        level = _level(base, strategies[:at])
+        inner = _in_form(strategies[:at], str(options.pop(SECOND_FORM, "")))
+        level = _level(base, inner)
         routed = StrategySpec.model_validate({"name": "cascade", "levels": [level], **options})
         strategies.insert(at, routed)
         changes |= {**first, "strategies": tuple(strategies)}
@@ -136,6 +140,16 @@ def _first(named: str) -> dict[str, Any]:
 
 def _strategy(choice: Choice) -> StrategySpec:
     return StrategySpec.model_validate({"name": choice.strategy, **dict(choice.options)})
+
+
+def _in_form(inner: Sequence[StrategySpec], form: str) -> list[StrategySpec]:
+    """Return a level's strategies with ``answer_prefix`` in another style; "" leaves them alone."""
+    if not form:
+        return list(inner)
+    prefix = _strategy(Choice(strategy="answer_prefix", options=(("style", form),)))
+    others = [s for s in inner if s.name != prefix.name]
+    engines = sum(LAYERS.get(s.name) == Layer.ENGINE for s in others)
+    return [*others[:engines], prefix, *others[engines:]]
 
 
 def _level(base: SolutionSpec, inner: Sequence[StrategySpec]) -> dict[str, Any]:
