@@ -10,7 +10,7 @@ from lichen.acceleration import STRATEGIES
 from lichen.acceleration.strategy import StrategyContext, check_order
 from lichen.compose import settings
 from lichen.compose.presets import PRESETS, document
-from lichen.compose.spec import RunSpec, load, spec_hash
+from lichen.compose.spec import RunSpec, SolutionSpec, load, spec_hash
 from lichen.core.errors import ConfigError
 
 
@@ -39,6 +39,30 @@ def test_a_preset_stands_beside_the_plain_model() -> None:
     assert "stop_when_complete" in [s.name for s in green.strategies]
     both = load([], models=["/x/a.gguf", "b"], presets=["green"])
     assert [s.name for s in both.solutions] == ["a plain", "a green", "b plain", "b green"]
+
+
+def test_a_recipe_stands_beside_a_model_and_beside_its_green_form(tmp_path: Path) -> None:
+    """Alone it is plain with another file; with --green it is green with another file."""
+    spec = load([], models=["m"], recipes=["small"])
+    assert [(s.name, s.recipe) for s in spec.solutions] == [("plain", ""), ("small", "small")]
+    file = tmp_path / "mine.toml"
+    file.write_text('name = "mine"\n[[step]]\nmethod = "retie"\n', encoding="utf-8")
+    sets = ["solutions.green.strategies=[]", "engine.slots=2"]
+    spec = load([], models=["m"], presets=["green"], recipes=["small", str(file)], sets=sets)
+    assert [s.name for s in spec.solutions] == ["plain", "green", "green, small", "green, mine"]
+    _, green, small, mine = spec.solutions
+    assert green.strategies == ()
+    assert small.strategies == mine.strategies == (load_green().strategies)
+    assert mine.recipe == file.read_text(encoding="utf-8")
+    assert {s.engine.options["slots"] for s in spec.solutions} == {2}
+    names = [s.name for s in load([], models=["a", "b"], recipes=["small"]).solutions]
+    assert names == ["a plain", "a small", "b plain", "b small"]
+    with pytest.raises(ConfigError, match="makes a model smaller: say which"):
+        load([], recipes=["small"])
+
+
+def load_green() -> SolutionSpec:
+    return load([], models=["m"], presets=["green"]).solutions[1]
 
 
 @pytest.mark.parametrize("name", PRESETS)

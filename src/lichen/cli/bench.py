@@ -26,6 +26,9 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.argument("files", nargs=-1, type=_FILE)
 @click.option("--model", "-m", "models", multiple=True, help="Add a solution: this model, plain.")
 @click.option("--green", is_flag=True, help="Beside each --model, the same one accelerated.")
+@click.option(
+    "--recipe", "recipes", multiple=True, help="Beside each --model, the same one made by a recipe."
+)
 @click.option("--task", "-t", default=None, help="Task; see  lichen tasks list.")
 @click.option("--limit", "-n", type=int, default=None, help="Only so many problems, spread evenly.")
 @click.option("--samples", type=int, default=None, help="Attempts per problem.")
@@ -43,6 +46,7 @@ def command(  # noqa: PLR0913 (one parameter per documented option)
     files: tuple[Path, ...],
     models: tuple[str, ...],
     green: bool,
+    recipes: tuple[str, ...],
     task: str | None,
     limit: int | None,
     samples: int | None,
@@ -59,9 +63,10 @@ def command(  # noqa: PLR0913 (one parameter per documented option)
     """Run a task through solutions: quality beside six costs.
 
     FILES are solution files (or one run file); --model adds a plain solution of a model, and
-    --green a second one beside it with the settings of the preset that ships with lichen. With
-    two or more solutions, blocks are interleaved and compared. The same command resumes an
-    interrupted run.
+    --green a second one beside it with the settings of the preset that ships with lichen;
+    --recipe adds one whose model a compression recipe makes first, with those settings too if
+    --green is there. With two or more solutions, blocks are interleaved and compared. The same
+    command resumes an interrupted run.
     """
     flags = {
         "task.name": task,
@@ -70,7 +75,9 @@ def command(  # noqa: PLR0913 (one parameter per documented option)
         "engine.slots": slots,
     }
     presets = ("green",) if green else ()
-    spec = with_controls(load(files, models=models, presets=presets, flags=flags, sets=sets))
+    spec = with_controls(
+        load(files, models=models, presets=presets, recipes=recipes, flags=flags, sets=sets)
+    )
     factors = relevant(factor_set(region or default_region()))
     catalog = make_catalog(console.download_progress())
     with workbench(spec, store_url=url or store_url(), catalog=catalog, fresh=fresh) as bench:

@@ -24,6 +24,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -153,6 +154,7 @@ def load(
     *,
     models: Sequence[str] = (),
     presets: Sequence[str] = (),
+    recipes: Sequence[str] = (),
     flags: Mapping[str, object] | None = None,
     sets: Sequence[str] = (),
 ) -> RunSpec:
@@ -162,6 +164,8 @@ def load(
         files: TOML files; a run file must be the only one.
         models: each adds a solution of that model with default settings.
         presets: shipped settings; each adds a further solution beside every model's plain one.
+        recipes: names or files of compression recipes; each adds, beside every model, the same one
+            made smaller, with the settings of the last preset if there are any.
         flags: dotted path -> value; None values are skipped.
         sets: ``path=value`` texts; a value is TOML if it parses as such, else a string. A path
             that begins with ``engine.`` or ``generation.`` applies to every solution.
@@ -170,7 +174,7 @@ def load(
         ConfigError: unreadable file, unknown key, value out of range; says which and where.
     """
     document = _documents([(f, _with_recipes(_read(f), f.parent)) for f in files])
-    document.setdefault("solutions", []).extend(_of_models(models, presets))
+    document.setdefault("solutions", []).extend(_of_models(models, presets, recipes))
     for path, value in (flags or {}).items():
         if value is not None:
             _assign(document, path, value)
@@ -221,19 +225,34 @@ def _documents(parts: Sequence[tuple[Path, dict[str, Any]]]) -> dict[str, Any]:
     return {"solutions": [d for _, d in parts]}
 
 
-def _of_models(models: Sequence[str], presets: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _of_models(
+    models: Sequence[str], presets: Sequence[str], recipes: Sequence[str]
+) -> Iterator[dict[str, Any]]:
     if presets and not models:
         raise ConfigError(
             f"the preset {presets[0]!r} is settings for a model: say which, with --model NAME"
         )
+    if recipes and not models:
+        raise ConfigError(
+            f"the recipe {recipes[0]!r} makes a model smaller: say which, with --model NAME"
+        )
     for model in models:
-        if not presets:
+        if not presets and not recipes:
             yield {"model": model}
             continue
         whose = f"{_short(model)} " if len(models) > 1 else ""
-        yield {"name": f"{whose}{shipped.PLAIN}", "model": model}
+        best: dict[str, Any] = {"name": f"{whose}{shipped.PLAIN}", "model": model}
+        yield best
         for preset in presets:
-            yield {**shipped.document(preset), "name": f"{whose}{preset}", "model": model}
+            best = {**shipped.document(preset), "name": f"{whose}{preset}", "model": model}
+            yield best
+        for recipe in recipes:
+            made = f"{best['name']}, {_stem(recipe)}" if presets else f"{whose}{_stem(recipe)}"
+            yield {**deepcopy(best), "name": made, "recipe": recipe_held(recipe)}
+
+
+def _stem(recipe: str) -> str:
+    return Path(recipe).stem if recipe.endswith(".toml") else recipe
 
 
 def _assign(document: dict[str, Any], path: str, value: object) -> None:
