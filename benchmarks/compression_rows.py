@@ -1,7 +1,8 @@
 """The recipes that ``recipes.py`` measures, and which documentation page shows which of them.
 
-Every method alone, rounding with and without what helps it, and methods together. The table is the
-same for all models: what one of them does not allow is part of the result.
+Every method alone, rounding with and without what helps it, methods together, and the recipe that
+lichen ships. The table is the same for all models: what one of them does not allow is part of the
+result.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Final
 
 from lichen.compression.methods import METHODS
 from lichen.compression.recipe import Recipe, RecipeStep
+from lichen.compression.shipped import shipped_recipe
 
 COMBINED: Final = "combined"
 """Stands for the method of recipes with several steps."""
@@ -93,6 +95,7 @@ TABLE: Final = (
     ),
     Row(label="trim + mixed 0.8", steps=(_trim(0.005), _mixed(0.8))),
     Row(label="retie + trim + mixed 0.8", steps=(_RETIE, _trim(0.005), _mixed(0.8))),
+    Row(label="shipped recipe small", steps=shipped_recipe("small").steps),
 )
 
 
