@@ -380,9 +380,11 @@ def test_the_workshop_turns_failures_into_findings(shell: Shell) -> None:
         foreseen = workshop.foresee(looked)
         assert foreseen.answers == 10
         # Five and a half looks, and 10 answers of 30 CPU-s, a fifth less for being given together.
-        assert foreseen.bill == Bill(wall_s=330.0 + 144.0, cpu_s=790.0, energy_j=3160.0)
+        assert foreseen.gate == Bill(wall_s=330.0 + 144.0, cpu_s=790.0, energy_j=3160.0)
+        assert foreseen.longer == Bill(wall_s=180.0, cpu_s=300.0, energy_j=1200.0)
+        assert foreseen.making.wall_s == 0.0
         workshop.compensate = True
-        assert workshop.foresee(looked).bill.wall_s == pytest.approx(11.5 * 60.0 + 144.0)
+        assert workshop.foresee(looked).making.wall_s == pytest.approx(6.0 * 60.0)
 
 
 def test_finalists_make_up_for_rounding_errors(shell: Shell) -> None:

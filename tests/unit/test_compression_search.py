@@ -63,6 +63,8 @@ class ScriptedWorkshop:
     killed_after: int = 10**9
     joules: float | Missing = 20.0
     expected_s: float = 0.0
+    making_s: float = 0.0
+    longer_s: float = 10.0
 
     def look(self, c: CompressionCandidate, level: int) -> Look:
         """Measure."""
@@ -96,7 +98,12 @@ class ScriptedWorkshop:
     def foresee(self, look: Look) -> Foreseen:
         """Expect what was scripted."""
         assert not look.error
-        return Foreseen(bill=Bill(wall_s=self.expected_s, cpu_s=self.expected_s), answers=164)
+        return Foreseen(
+            making=Bill(wall_s=self.making_s, cpu_s=self.making_s),
+            longer=Bill(wall_s=self.longer_s, cpu_s=self.longer_s, energy_j=self.joules),
+            gate=Bill(wall_s=self.expected_s, cpu_s=self.expected_s),
+            answers=164,
+        )
 
     def discard(self, c: CompressionCandidate) -> None:
         """Delete."""
@@ -220,6 +227,30 @@ def test_what_the_gate_will_take_is_set_aside() -> None:
         assert any(a.startswith("gate") for a in workshop.asked), "the gate could still be asked"
         assert found.best is not None
     assert looks == {0.0: 12, 100.0: 10, 130.0: 7}
+
+
+def test_a_longer_look_that_would_use_up_the_gates_part_is_left_out() -> None:
+    """It makes the file, which takes longer than any look so far; the gate is asked all the same."""
+    asked = {}
+    for making in (0.0, 60.0):
+        workshop = ScriptedWorkshop(SPREAD, expected_s=100.0, making_s=making, longer_s=10.0)
+        found = run(workshop, budget=Budget(seconds=260))
+        asked[making] = [a for a in workshop.asked if not a.startswith("look 0")]
+        assert found.best is not None
+        assert found.complete == (making == 0.0)
+    assert [a[:4] for a in asked[0.0]] == ["look", "look", "look", "gate"]
+    assert [a[:4] for a in asked[60.0]] == ["gate"]
+
+
+def test_what_a_gate_would_take_is_said_where_it_does_not_fit() -> None:
+    """A finalist that was not held against it says what was expected, and what was left."""
+    workshop = ScriptedWorkshop(SPREAD, expected_s=205.0, longer_s=1.0)
+    found = run(workshop, budget=Budget(seconds=300))
+    longer = [a for a in workshop.asked if not a.startswith("look 0")]
+    assert [a[:6] for a in longer] == ["look 1"], "one, which took 10 s instead of 1"
+    why = "not held against the gate: 68% of the budget expected, 67% left"
+    assert sum(fate == why for fate in fates(found).values()) == 3
+    assert not found.complete
 
 
 def test_a_budget_that_the_gate_alone_would_use_is_refused() -> None:

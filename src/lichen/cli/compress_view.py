@@ -201,7 +201,7 @@ def _bill(found: Search) -> str:
     if found.resumed:
         text += f", {found.resumed} measurements of an earlier one included"
     if not found.complete:
-        text += "; the budget ended it before it was complete"
+        text += "; the budget ended it before it was complete: the same command goes on from here"
     if isinstance(found.pays_after, Missing):
         return f"{text}; {found.pays_after.reason}"
     return f"{text}; it is paid back after {math.ceil(found.pays_after):,} typical requests"

@@ -29,6 +29,9 @@ _GATE_LOOKS = 5.5
 """Quick looks that the gate's own measurements take, on more tokens and in more turns: 9 minutes
 where a look took 101 s (docs/lab-notes.md, 2026-11-23)."""
 
+_LONGER_LOOKS = 3.0
+"""Quick looks that a longer one takes without making the file: 5 minutes there."""
+
 _COMPENSATING_LOOKS = 6.0
 """Quick looks that making a finalist with compensation takes: 10 minutes there."""
 
@@ -99,15 +102,19 @@ class EngineWorkshop:
         )
 
     def foresee(self, look: Look) -> Foreseen:
-        """Say what the gate is expected to take: some looks, and the answers of both models.
+        """Say what longer looks and the gate take: some quick looks, and answers of both models.
 
         The look's own time and energy per CPU-second are taken for the answers too.
         """
-        looks = _GATE_LOOKS + _COMPENSATING_LOOKS * self.compensate
         asked_s = _IN_BATCHES * self.answers * (look.parent_request_s + look.child_request_s)
         looked = look.bill.cpu_s
         answering = look.bill.scaled(asked_s / looked) if looked > 0 else Bill(wall_s=asked_s)
-        return Foreseen(bill=look.bill.scaled(looks) + answering, answers=self.answers)
+        return Foreseen(
+            making=look.bill.scaled(_COMPENSATING_LOOKS * self.compensate),
+            longer=look.bill.scaled(_LONGER_LOOKS),
+            gate=look.bill.scaled(_GATE_LOOKS) + answering,
+            answers=self.answers,
+        )
 
     def discard(self, candidate: CompressionCandidate) -> None:
         """Delete its files, if there are any."""

@@ -29,6 +29,7 @@ from lichen.compression.searched import (
     Baseline,
     Bill,
     Budget,
+    Foreseen,
     Gated,
     Look,
     Row,
@@ -100,12 +101,13 @@ class _Search:
     gated: dict[str, Gated] = field(default_factory=dict)
     fates: dict[str, str] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)
+    made: set[str] = field(default_factory=set)
     longest: dict[str, Bill] = field(default_factory=dict)
     now: Bill = field(default_factory=Bill)
     before: Bill = field(default_factory=Bill)
     resumed: int = 0
     complete: bool = True
-    gate: Bill | None = None
+    foreseen: Foreseen | None = None
 
     # -- stages --------------------------------------------------------------------------------
 
@@ -132,7 +134,7 @@ class _Search:
         order = sorted(finalists, key=self._preference)
         for place, c in enumerate(order):
             if not self._gate(c):
-                self._leave(c, "not held against the gate: the budget was used up")
+                self._leave(c, f"not held against the gate: {self._lacking(c)}")
             elif self.gated[c.key].passed:
                 self.fates[c.key] = "passed the gate"
                 for dearer in order[place + 1 :]:
@@ -168,16 +170,18 @@ class _Search:
         if look is not None:
             self.resumed += 1
             self.before += look.bill
-        elif not self._fits(f"look {level}", self._rounds_share()):
+        elif not self._fits(self._look_takes(level), self._rounds_share()):
             return
         else:
             self._say(f"measuring {c.label}")
             look = self.workshop.look(c, level)
             self.ledger.put(key, plain_look(look))
             self._charge(f"look {level}", look.bill)
+            if level > QUICK:
+                self.made.add(c.key)
         self.done.add(key)
         self.looks[c.key] = look
-        if self.gate is None and not look.error:
+        if self.foreseen is None and not look.error:
             self._foresee(look, resumed=kept is not None)
 
     def _foresee(self, look: Look, *, resumed: bool) -> None:
@@ -187,9 +191,8 @@ class _Search:
             ConfigError: one gate alone would take most of the budget. Not where a search goes on
                 that was begun with it: its gate may be in the ledger.
         """
-        foreseen = self.workshop.foresee(look)
-        self.gate = foreseen.bill
-        share = self.budget.share(foreseen.bill)
+        self.foreseen = foreseen = self.workshop.foresee(look)
+        share = self.budget.share(foreseen.making + foreseen.gate)
         if share > 1 - _LEAST_ROUNDS and not resumed:
             fewer = ", or ask fewer problems with --limit" if foreseen.answers else ""
             enough = self.budget.scaled(share / (1 - ROUNDS_SHARE))
@@ -200,7 +203,26 @@ class _Search:
             )
 
     def _rounds_share(self) -> float:
-        return min(ROUNDS_SHARE, 1 - self.budget.share(self.gate or Bill()))
+        later = self.foreseen or Foreseen()
+        return min(ROUNDS_SHARE, 1 - self.budget.share(later.making + later.gate))
+
+    def _look_takes(self, level: int) -> Bill:
+        later = self.foreseen
+        return self._expected(
+            f"look {level}", later.making + later.longer if later and level > QUICK else None
+        )
+
+    def _gate_takes(self, c: CompressionCandidate) -> Bill:
+        """Return what holding it against the parent is expected to take, its file included."""
+        later = self.foreseen
+        if later is None:
+            return self._expected("gate")
+        made = c.key in self.made
+        return self._expected("gate", later.gate if made else later.making + later.gate)
+
+    def _lacking(self, c: CompressionCandidate) -> str:
+        takes, used = self.budget.share(self._gate_takes(c)), self.budget.share(self.now)
+        return f"{takes:.0%} of the budget expected, {max(0.0, 1 - used):.0%} left"
 
     def _gate(self, c: CompressionCandidate) -> bool:
         key = f"gate {c.key}"
@@ -209,7 +231,7 @@ class _Search:
         if gated is not None:
             self.resumed += 1
             self.before += gated.bill
-        elif not self._fits("gate", 1.0, self.gate):
+        elif not self._fits(self._gate_takes(c), 1.0):
             return False
         else:
             self._say(f"gate: {c.label}")
@@ -219,14 +241,14 @@ class _Search:
         self.gated[c.key] = gated
         return True
 
-    def _fits(self, what: str, share: float, foreseen: Bill | None = None) -> bool:
-        """Whether one more of its kind would end within that share of the budget.
-
-        The first of a kind is taken to last as long as was foreseen, or as the longest of others.
-        """
+    def _expected(self, what: str, foreseen: Bill | None = None) -> Bill:
+        """Return the longest of its kind; before the first what was foreseen, or any other's."""
         others = max(self.longest.values(), key=lambda b: b.wall_s, default=Bill())
-        longest = self.longest.get(what) or foreseen or others
-        fits = self.budget.share(self.now + longest) <= share
+        return self.longest.get(what) or foreseen or others
+
+    def _fits(self, expected: Bill, share: float) -> bool:
+        """Whether what is expected to take that much would end within that share of the budget."""
+        fits = self.budget.share(self.now + expected) <= share
         self.complete = self.complete and fits
         return fits
 

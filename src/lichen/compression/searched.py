@@ -111,9 +111,18 @@ class Gated:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Foreseen:
-    """What the gate is expected to take, and the answers that each model gives there."""
+    """What later stages are expected to take, by a first look.
 
-    bill: Bill = Bill()
+    Args:
+        making: a finalist's file, where that is more than a quick look's; once for each.
+        longer: a longer look at a file that is there.
+        gate: holding one that is there against the parent.
+        answers: that each model gives at the gate, at most.
+    """
+
+    making: Bill = Bill()
+    longer: Bill = Bill()
+    gate: Bill = Bill()
     answers: int = 0
 
 
@@ -131,7 +140,7 @@ class Workshop(Protocol):
         """Hold it against the parent."""
 
     def foresee(self, look: Look) -> Foreseen:
-        """Say what the gate is expected to take for a candidate that was looked at like this."""
+        """Say what longer looks and the gate are expected to take, by a quick look."""
 
     def discard(self, candidate: CompressionCandidate) -> None:
         """Delete its file, if there is one."""
