@@ -20,6 +20,7 @@ from lichen.compression.corpus import Document
 from lichen.compression.gate import Gate, GatePorts, Level
 from lichen.compression.metadata import MetaValue
 from lichen.compression.model_file import ModelFile, open_model, write_model
+from lichen.core.errors import LichenError
 from lichen.core.measurement import Missing
 from lichen.meter import open_meter
 from lichen.testing import damage
@@ -105,6 +106,15 @@ def test_the_cost_of_a_real_model_is_measured(tmp_path):
         assert ratio.value > 0
     assert found.memory.value.value > 0
     assert found.child_decode_s > 0
+
+
+def test_a_file_is_opened_as_it_recommends_itself(tmp_path):
+    """What the gate measures is what users run; options that are given win."""
+    recommends = tiny(tmp_path / "m.gguf", metadata={"lichen.engine.mmap": "sideways"})
+    for opened in (open_file, load_alone):
+        with pytest.raises(LichenError, match="mmap must be one of"):
+            opened("llama_cpp", {"context": 64}, recommends)
+    open_file("llama_cpp", {"context": 64, "mmap": "off"}, recommends).close()
 
 
 def test_the_engine_sees_a_template_that_renders_something_else(tmp_path):

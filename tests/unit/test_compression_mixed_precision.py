@@ -302,6 +302,8 @@ def test_predictions_are_what_is_written(model: ModelFile, tmp_path: Path) -> No
         write_model(made, tmp_path / "out.gguf")
         size = (tmp_path / "out.gguf").stat().st_size
         assert size == pytest.approx(c.predicted.file_bytes, rel=0.01)
+        retyped = any(step.method == "mixed_precision" for step in c.recipe.steps)
+        assert ("lichen.engine.mmap" in made.metadata) == retyped
     shorter = [c.predicted.error for c in found if c.label.startswith("shorter")]
     assert min(shorter) >= 7.0
     assert seen.parent().error == 0

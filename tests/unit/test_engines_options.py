@@ -10,7 +10,7 @@ import pytest
 from lichen.core.errors import ConfigError, MissingDependencyError, UnknownNameError
 from lichen.core.model import ModelArtifact
 from lichen.engines import llama_cpp, openai_http, transformers
-from lichen.engines.llama_cpp.options import LlamaCppOptions, Lora
+from lichen.engines.llama_cpp.options import LlamaCppOptions, Lora, parameters
 from lichen.engines.openai_http.options import OpenAIHttpOptions
 from lichen.engines.options import read_options
 
@@ -106,6 +106,7 @@ def test_a_lacking_option_is_named() -> None:
         ({"cache_type_k": "q3"}, "cache_type_k must be one of 'f32'"),
         ({"prompt_cache": "on"}, "prompt_cache must be one of 'off', 'user'"),
         ({"cache_type_v": "q8_0", "flash_attention": "off"}, "'q8_0' needs flash attention"),
+        ({"mmap": "never"}, "mmap must be one of 'auto', 'on', 'off'"),
         ({"ubatch": 1024}, "ubatch \\(1024\\) cannot exceed batch \\(512\\)"),
         ({"draft_p_min": 1.5}, "draft_p_min is a probability"),
         ({"draft_min": 9}, "draft_min \\(9\\) cannot exceed draft_max \\(3\\)"),
@@ -117,6 +118,21 @@ def test_llama_cpp_refuses_what_cannot_work(options: dict[str, object], part: st
     """Ranges and combinations are checked before a model is loaded."""
     with pytest.raises(ConfigError, match=part):
         llama_cpp.open_engine(MODEL, options)
+
+
+def test_llama_cpp_maps_or_reads_the_weights_as_it_is_told() -> None:
+    """Nothing is said to the library unless somebody decided."""
+    library = pytest.importorskip("xllamacpp", reason="needs the extra [llama]")
+    modes = library.llama_load_mode
+    expected = {
+        "auto": library.CommonParams().load_mode,
+        "on": modes.LLAMA_LOAD_MODE_MMAP,
+        "off": modes.LLAMA_LOAD_MODE_NONE,
+    }
+    assert len({int(mode) for mode in expected.values()}) == 3
+    for mmap, mode in expected.items():
+        made = parameters(library, "m.gguf", LlamaCppOptions(mmap=mmap), "key")
+        assert int(made.load_mode) == int(mode), mmap
 
 
 def test_llama_cpp_names_the_files_it_needs() -> None:

@@ -33,6 +33,7 @@ RECOMMENDABLE: Final = (
     "cache_type_v",
     "context",
     "flash_attention",
+    "mmap",
     "ubatch",
 )
 """Engine options that a file may recommend: none names a file or changes who may connect."""

@@ -15,6 +15,7 @@ from typing import Final
 from lichen.acceleration.engine_cost import EngineSetting, Phase, Workload, measure, warm
 from lichen.compose.own_process import in_own_process, used
 from lichen.compose.paired_runs import mean_ratio
+from lichen.compose.recommended import recommendations
 from lichen.compression.gate.ports import CostValue
 from lichen.core.errors import EngineError
 from lichen.core.measurement import Component, Method, Missing, Quantity, Reading
@@ -110,7 +111,7 @@ def _positive(cpu_s: float) -> float:
 
 
 def open_file(engine: str, options: Mapping[str, object], path: Path) -> Engine:
-    """Open a model file that is in no catalog, with one slot."""
+    """Open a model file that is in no catalog, with one slot, as it recommends itself."""
     model = ModelArtifact(
         name=path.stem,
         path=str(path),
@@ -118,7 +119,8 @@ def open_file(engine: str, options: Mapping[str, object], path: Path) -> Engine:
         sha256="",
         size_bytes=path.stat().st_size,
     )
-    return ENGINES.get(engine)(model, {**options, "slots": 1})
+    wanted = {**options, "slots": 1}
+    return ENGINES.get(engine)(model, {**recommendations(engine, model, wanted), **wanted})
 
 
 def load_alone(engine: str, options: Mapping[str, object], path: Path) -> tuple[float, float]:
@@ -132,7 +134,7 @@ def _load(engine: str, options: dict[str, object], path: str) -> tuple[float, fl
     factory = ENGINES.get(engine)
     _import_library(engine)
     before = used()
-    loaded = factory(model, options)
+    loaded = factory(model, {**recommendations(engine, model, options), **options})
     try:
         warm(loaded)
         after = used()

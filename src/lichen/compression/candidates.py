@@ -48,6 +48,10 @@ ASSIGN: Final = "mixed_precision"
 STORES: Final = (ASSIGN, "requantise")
 """Methods that store weights anew and can make up for their rounding errors."""
 
+READ: Final = {"mmap": "off"}
+"""Recommended for weights in types with fast kernels: the engine lays these out anew for the CPU,
+and a mapped file would be in memory beside them (docs/lab-notes.md, 2026-11-23)."""
+
 
 class Origin(StrEnum):
     """How a candidate came to be."""
@@ -226,7 +230,7 @@ class Outlook:
         bits = 8 * stored / max(sum(t.weights for t in shaped.kept), 1)
         return CompressionCandidate(
             label=f"{structure.label}, {bits:.2f} bits",
-            recipe=Recipe(steps=tuple(steps)),
+            recipe=Recipe(steps=tuple(steps), engine=READ if kinds else {}),
             origin=origin,
             predicted=Predicted(
                 file_bytes=shaped.final.file_bytes + changed, cpu_s=cpu_s, error=error

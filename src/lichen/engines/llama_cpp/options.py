@@ -14,6 +14,7 @@ _UNQUANTISED: Final = ("f32", "f16", "bf16")
 POOLINGS: Final = ("mean", "cls", "last")
 NGRAM_KINDS: Final = ("", "simple", "map_k", "map_k4v", "mod")
 FLASH: Final = ("auto", "on", "off")
+MMAP: Final = ("auto", "on", "off")
 PROMPT_CACHES: Final = ("off", "user")
 
 
@@ -43,6 +44,9 @@ class LlamaCppOptions:
             theirs has. llama.cpp's host-RAM cache, which can bring back other conversations, is
             off in both cases.
         flash_attention: "auto", "on" or "off".
+        mmap: "on" maps the weights' file into memory, "off" reads it, "auto" is llama.cpp's own
+            choice. Weights that the engine lays out anew for the CPU are held twice where the
+            file is mapped, once where it is read; mapped pages can be shared and given back.
         lora: adapters to add at load.
         draft: GGUF file of a draft model for speculative decoding; "" for none.
         draft_max, draft_min, draft_p_min: most and fewest tokens drafted per step, and the least
@@ -69,6 +73,7 @@ class LlamaCppOptions:
     cache_type_v: str = "f16"
     prompt_cache: str = "off"
     flash_attention: str = "auto"
+    mmap: str = "auto"
     lora: tuple[Lora, ...] = ()
     draft: str = ""
     draft_max: int = 3
@@ -144,6 +149,7 @@ _CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "cache_type_v": KV_TYPES,
     "prompt_cache": PROMPT_CACHES,
     "flash_attention": FLASH,
+    "mmap": MMAP,
     "ngram": NGRAM_KINDS,
     "pooling": POOLINGS,
 }
@@ -176,6 +182,8 @@ def parameters(
     p.cache_type_k = _kv_type(xllamacpp, options.cache_type_k)
     p.cache_type_v = _kv_type(xllamacpp, options.cache_type_v)
     p.flash_attn_type = getattr(xllamacpp.llama_flash_attn_type, _FLASH[options.flash_attention])
+    if options.mmap != "auto":
+        p.load_mode = getattr(xllamacpp.llama_load_mode, _MMAP[options.mmap])
     p.n_gpu_layers = options.gpu_layers
     p.verbosity = options.verbosity
     p.slot_save_path = slot_folder and f"{slot_folder}/"  # llama.cpp appends the file's name
@@ -196,6 +204,8 @@ _FLASH: Final = {
     "on": "LLAMA_FLASH_ATTN_TYPE_ENABLED",
     "off": "LLAMA_FLASH_ATTN_TYPE_DISABLED",
 }
+
+_MMAP: Final = {"on": "LLAMA_LOAD_MODE_MMAP", "off": "LLAMA_LOAD_MODE_NONE"}
 
 
 def _kv_type(xllamacpp: Any, name: str) -> Any:
