@@ -1,6 +1,6 @@
 """The recipes that ``recipes.py`` measures, and which documentation page shows which of them.
 
-Every method alone, rounding with and without what helps it, methods together, and the recipe that
+Every method alone, rounding with and without what helps it, methods together, and recipes that
 lichen ships. The table is the same for all models: what one of them does not allow is part of the
 result.
 """
@@ -96,6 +96,7 @@ TABLE: Final = (
     Row(label="trim + mixed 0.8", steps=(_trim(0.005), _mixed(0.8))),
     Row(label="retie + trim + mixed 0.8", steps=(_RETIE, _trim(0.005), _mixed(0.8))),
     Row(label="shipped recipe small", steps=shipped_recipe("small").steps),
+    Row(label="shipped recipe smallest", steps=shipped_recipe("smallest").steps),
 )
 
 

@@ -355,7 +355,7 @@ def test_shipped_recipes_are_usable() -> None:
     """Every recipe that comes with lichen parses, its methods and options exist."""
     from lichen.compression.applying import methods_of
 
-    assert {"fast", "small"} <= set(shipped_names())
+    assert {"fast", "small", "smallest"} <= set(shipped_names())
     for name in shipped_names():
         recipe = shipped_recipe(name)
         assert recipe.name == name
