@@ -119,8 +119,12 @@ def open_file(engine: str, options: Mapping[str, object], path: Path) -> Engine:
         sha256="",
         size_bytes=path.stat().st_size,
     )
-    wanted = {**options, "slots": 1}
-    return ENGINES.get(engine)(model, {**recommendations(engine, model, wanted), **wanted})
+    return ENGINES.get(engine)(model, _advised(engine, model, {**options, "slots": 1}))
+
+
+def _advised(engine: str, model: ModelArtifact, options: Mapping[str, object]) -> dict[str, object]:
+    """Return the options, and what the file recommends beyond them."""
+    return {**recommendations(engine, model, options), **options}
 
 
 def load_alone(engine: str, options: Mapping[str, object], path: Path) -> tuple[float, float]:
@@ -129,12 +133,13 @@ def load_alone(engine: str, options: Mapping[str, object], path: Path) -> tuple[
 
 
 def _load(engine: str, options: dict[str, object], path: str) -> tuple[float, float]:
-    """Run there. What the imports take is not the model's."""
+    """Run there. What imports and reading the file's recommendations take is not the model's."""
     model = ModelArtifact(name="model", path=path, format="gguf", sha256="", size_bytes=0)
     factory = ENGINES.get(engine)
+    advised = _advised(engine, model, options)
     _import_library(engine)
     before = used()
-    loaded = factory(model, {**recommendations(engine, model, options), **options})
+    loaded = factory(model, advised)
     try:
         warm(loaded)
         after = used()
