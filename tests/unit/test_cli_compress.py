@@ -315,6 +315,9 @@ def test_recommended_options_are_used_where_nobody_said_otherwise(
     found = recommendations("llama_cpp", model, {})
     assert set(found) >= {"cache_type_k", "cache_type_v"}
     assert "recommends the engine options" in caplog.text
+    caplog.clear()
+    assert recommendations("llama_cpp", model, {}, say=False) == found
+    assert not caplog.text
     mine = recommendations("llama_cpp", model, {"cache_type_k": "f16"})
     assert "cache_type_k" not in mine
     assert recommendations("transformers", model, {}) == {}

@@ -18,7 +18,6 @@ from lichen.core.model import ModelArtifact
 from lichen.core.units import J_PER_WH
 
 _MINUTE_S = 60.0
-_SHOWN_STEPS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,9 +79,9 @@ def show_plan(plan: SearchPlan, limits: Limits) -> None:
     """Print what a search would measure."""
     console.table(
         f"Would measure {len(plan.candidates)} of {plan.predicted} predicted recipes",
-        ["recipe", "how chosen", ">MB", ">expected CPU", ">error", "steps"],
+        ["recipe", "how chosen", ">MB", ">expected CPU", ">error"],
         [
-            ["as it is", "", *_predicted(plan.parent, plan.parent), ""],
+            ["as it is", "", *_predicted(plan.parent, plan.parent)],
             *(_planned(c, plan.parent) for c in plan.candidates),
         ],
         caption="expected CPU: of a typical request, by prior figures, against the model as it is",
@@ -135,12 +134,10 @@ def _measured(look: Look) -> list[str]:
 
 
 def _planned(candidate: CompressionCandidate, parent: Predicted) -> list[str]:
-    steps = [s.method for s in candidate.recipe.steps]
     return [
         console.plain(candidate.label),
         str(candidate.origin),
         *_predicted(candidate.predicted, parent),
-        ", ".join(steps[:_SHOWN_STEPS]),
     ]
 
 

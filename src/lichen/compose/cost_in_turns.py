@@ -123,8 +123,8 @@ def open_file(engine: str, options: Mapping[str, object], path: Path) -> Engine:
 
 
 def _advised(engine: str, model: ModelArtifact, options: Mapping[str, object]) -> dict[str, object]:
-    """Return the options, and what the file recommends beyond them."""
-    return {**recommendations(engine, model, options), **options}
+    """Return the options, and what the file recommends beyond them; a gate opens it many times."""
+    return {**recommendations(engine, model, options, say=False), **options}
 
 
 def load_alone(engine: str, options: Mapping[str, object], path: Path) -> tuple[float, float]:

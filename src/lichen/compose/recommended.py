@@ -19,11 +19,15 @@ _log = logging.getLogger(__name__)
 
 
 def recommendations(
-    engine: str, model: ModelArtifact | None, options: Mapping[str, object]
+    engine: str, model: ModelArtifact | None, options: Mapping[str, object], *, say: bool = True
 ) -> dict[str, Scalar]:
-    """Return what the model's file recommends beyond ``options``; says so in the log.
+    """Return what the model's file recommends beyond ``options``.
 
-    ``options`` are those of the user and the strategies: they always win.
+    Args:
+        engine: name of the engine that is to load the model.
+        model: what is to be loaded.
+        options: those of the user and the strategies; they always win.
+        say: whether the log tells the user about them.
     """
     if engine != ENGINE or model is None or model.format != "gguf":
         return {}
@@ -33,7 +37,7 @@ def recommendations(
         # Whatever is wrong with the file, loading it will say it better.
         return {}
     fresh = {name: value for name, value in found.items() if name not in options}
-    if fresh:
+    if fresh and say:
         shown = ", ".join(f"{name} = {value}" for name, value in fresh.items())
         _log.warning(
             "the model %s recommends the engine options %s: they are used; "
