@@ -9,7 +9,7 @@ from typing import Self
 from lichen.cli import console
 from lichen.compose.compression import Verdict
 from lichen.compose.compression_search import Limits, SearchPlan
-from lichen.compression.candidates import CompressionCandidate, Predicted
+from lichen.compression.candidates import CompressionCandidate, Origin, Predicted
 from lichen.compression.kernel_cost import Workload
 from lichen.compression.method import Prediction
 from lichen.compression.searched import Baseline, Budget, Look, Row, Search
@@ -79,9 +79,9 @@ def show_plan(plan: SearchPlan, limits: Limits) -> None:
     """Print what a search would measure."""
     console.table(
         f"Would measure {len(plan.candidates)} of {plan.predicted} predicted recipes",
-        ["recipe", "how chosen", ">MB", ">expected CPU", ">error"],
+        ["recipe", ">MB", ">expected CPU", ">error"],
         [
-            ["as it is", "", *_predicted(plan.parent, plan.parent)],
+            ["as it is", *_predicted(plan.parent, plan.parent)],
             *(_planned(c, plan.parent) for c in plan.candidates),
         ],
         caption="expected CPU: of a typical request, by prior figures, against the model as it is",
@@ -93,12 +93,13 @@ def show_search(found: Search, source: ModelArtifact) -> None:
     """Print the Pareto table, the baseline and the break-even line."""
     console.table(
         "Search: measured beside the model as it is",
-        ["", "recipe", "how chosen", ">MB", ">CPU of a request", ">KL, nats", ">flips", "result"],
+        ["", "recipe", ">MB", ">CPU", ">KL, nats", ">flips", "result"],
         [
-            ["", "as it is", "", f"{source.size_bytes / 1e6:,.1f}", "1.00", "0", "0 %", ""],
+            ["", "as it is", f"{source.size_bytes / 1e6:,.1f}", "1.00", "0", "0 %", ""],
             *(_row(r, found) for r in found.rows),
         ],
-        caption="* beaten by no other in size, cost and divergence at once",
+        caption="CPU: of a typical request, against the model as it is; "
+        "* beaten by no other in size, cost and divergence at once",
     )
     console.note(_baseline(found.baseline))
     best = next((r for r in found.rows if r.candidate is found.best), None)
@@ -117,26 +118,30 @@ def _row(row: Row, found: Search) -> list[str]:
     cells = ["", "", "", ""] if look is None or look.error else _measured(look)
     return [
         mark,
-        console.plain(row.candidate.label),
-        str(row.candidate.origin),
+        _label(row.candidate),
         *cells,
         console.plain(row.fate),
     ]
+
+
+def _label(candidate: CompressionCandidate) -> str:
+    """Return what a row calls a recipe; only how an unusual one was chosen is said."""
+    label = console.plain(candidate.label)
+    return label if candidate.origin is Origin.PREDICTED else f"{candidate.origin}: {label}"
 
 
 def _measured(look: Look) -> list[str]:
     return [
         f"{look.file_bytes / 1e6:,.1f}",
         f"{look.cost_ratio:.2f}",
-        f"{look.kl_nats.value:.3f} [{look.kl_nats.low:.3f}, {look.kl_nats.high:.3f}]",
+        f"{look.kl_nats.value:.3f}\n{look.kl_nats.low:.3f} to {look.kl_nats.high:.3f}",
         f"{look.flips.value:.1%}",
     ]
 
 
 def _planned(candidate: CompressionCandidate, parent: Predicted) -> list[str]:
     return [
-        console.plain(candidate.label),
-        str(candidate.origin),
+        _label(candidate),
         *_predicted(candidate.predicted, parent),
     ]
 

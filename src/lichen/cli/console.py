@@ -68,9 +68,10 @@ def table(
 
     Title and caption have lines of their own: as parts of a narrow table they would be as narrow.
     """
+    from rich import box
     from rich.table import Table
 
-    t = Table(header_style="bold")
+    t = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     for column in columns:
         name = column.lstrip(">")
         t.add_column(name, justify="right" if column.startswith(">") else "left", overflow="fold")
