@@ -21,7 +21,7 @@ from lichen.catalog.tensor_types import TensorType
 from lichen.compose.compression_gate import base_of
 from lichen.compose.compression_workshop import bill_of
 from lichen.compose.cost_in_turns import cost_in_turns, open_file
-from lichen.compose.making import Wanted, context_of, importance_from
+from lichen.compose.making import Wanted, context_of, importance_from, methods_in
 from lichen.compose.spec import load
 from lichen.compression.agreement import Comparing, measure_agreement
 from lichen.compression.applying import apply_recipe, compress_file
@@ -255,7 +255,7 @@ def open_bench(
     """
     notes: list[str] = []
     asked, computed = Tally(), Tally()
-    methods = [step.method for row in rows for step in row.steps]
+    methods = [name for row in rows for name in methods_in(row.recipe)]
     importance = importance_from("measure", lambda _done, _all: None)
     context = context_of(source, methods, Wanted(importance=importance, note=notes.append))
     blocks = folder / "blocks"
