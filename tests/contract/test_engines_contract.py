@@ -52,6 +52,7 @@ class Subject:
         "scripted",
         "openai_http",
         pytest.param("llama_cpp", marks=pytest.mark.model),
+        pytest.param("ik_llama_cpp", marks=pytest.mark.model),
         pytest.param("transformers", marks=[pytest.mark.model, pytest.mark.slow]),
     ],
 )
@@ -79,13 +80,15 @@ def _subject(request: pytest.FixtureRequest, stack: ExitStack) -> Subject:
         pytest.importorskip("torch", reason="needs the extra [torch]")
         pytest.importorskip("transformers", reason="needs the extra [torch]")
         pytest.importorskip("gguf", reason="needs the extra [torch]")
+    if request.param == "ik_llama_cpp":
+        pytest.importorskip("ik_llama_cpp", reason="needs the extra [ik]")
     path: Path = request.getfixturevalue("model_135m")
     artifact = ModelArtifact(
         name="smollm2-135m", path=str(path), format="gguf", sha256="", size_bytes=0
     )
     if request.param == "transformers":
         return _registered("transformers", artifact, {"dtype": "float32"}, slots_option="")
-    return _registered("llama_cpp", artifact, _SMALL, slots_option="slots")
+    return _registered(request.param, artifact, _SMALL, slots_option="slots")
 
 
 def _registered(
@@ -451,7 +454,7 @@ def test_slots_run_together(subject: Subject) -> None:
         items = list(engine.generate(ask(i, stream=True, max_tokens=12) for i in "ab"))
         first_done = next(n for n, i in enumerate(items) if isinstance(i, Completion))
         assert len([i for i in items if isinstance(i, Completion)]) == 2
-        if engine.name in ("scripted", "llama_cpp"):
+        if engine.name in ("scripted", "llama_cpp", "ik_llama_cpp"):
             # A fake server may answer one before it hears the other; transformers has one slot.
             assert {i.id for i in items[:first_done]} == {"a", "b"}
     finally:

@@ -21,6 +21,7 @@ from lichen.meter.overhead import Overhead, measure_overhead
 
 PURPOSES = {
     "llama": "run GGUF models in this process",
+    "ik": "run them with x86 kernels that read faster",
     "hub": "fetch models from the Hugging Face hub",
     "report": "charts and the HTML page",
     "tasks": "repository tasks: infill, search",

@@ -43,7 +43,15 @@ from lichen.meter.process_tree import ProcessTree
 from lichen.sandbox import open_sandbox
 from lichen.store import Store, open_store
 
-_PACKAGES = ("xllamacpp", "numpy", "pydantic", "sqlalchemy", "torch", "transformers")
+_PACKAGES = (
+    "xllamacpp",
+    "ik-llama-cpp-python",
+    "numpy",
+    "pydantic",
+    "sqlalchemy",
+    "torch",
+    "transformers",
+)
 """Packages whose versions could explain a difference between two runs."""
 
 _MOST_PER_BLOCK = 16
@@ -57,7 +65,7 @@ MODEL_FREE_ENGINES = frozenset({"bm25", "openai_http"})
 EXITS_EARLY = frozenset({"transformers"})
 """Engines of lichen's own that can leave out a model's layers."""
 
-_RUN_WHOLE = frozenset({"bm25", "llama_cpp", "openai_http"})
+_RUN_WHOLE = frozenset({"bm25", "ik_llama_cpp", "llama_cpp", "openai_http"})
 """Engines of lichen's own that cannot; others are asked when they are open."""
 
 

@@ -26,7 +26,11 @@ from lichen.core.ports import Engine
 from lichen.engines import ENGINES
 from lichen.meter import capture, open_meter
 
-_PACKAGES = {"llama_cpp": "xllamacpp", "transformers": "transformers"}
+_PACKAGES = {
+    "ik_llama_cpp": "ik-llama-cpp-python",
+    "llama_cpp": "xllamacpp",
+    "transformers": "transformers",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

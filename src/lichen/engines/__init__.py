@@ -21,6 +21,7 @@ ENGINES: Registry[EngineFactory] = Registry(
     "lichen.engines",
     {
         "bm25": "lichen.engines.bm25:open_engine",
+        "ik_llama_cpp": "lichen.engines.ik_llama_cpp:open_engine",
         "llama_cpp": "lichen.engines.llama_cpp:open_engine",
         "openai_http": "lichen.engines.openai_http:open_engine",
         "transformers": "lichen.engines.transformers:open_engine",

@@ -181,3 +181,12 @@ def unencodable(request: Request) -> str:
                 f"{len(text)}), which is no valid Unicode; replace it before asking"
             )
     return ""
+
+
+def may_become(text: str, stop_strings: tuple[str, ...]) -> int:
+    """Return the length of the longest end of ``text`` that begins a stop string."""
+    longest = max(map(len, stop_strings), default=0)
+    for n in range(min(longest - 1, len(text)), 0, -1):
+        if any(s.startswith(text[-n:]) for s in stop_strings):
+            return n
+    return 0

@@ -34,7 +34,7 @@ from lichen.engines.early_exit import EarlyExitOptions, Exits
 from lichen.engines.exit_fitting import fit
 from lichen.engines.fanout import Fanout, Job
 from lichen.engines.options import read_options
-from lichen.engines.transcript import Transcript, unencodable
+from lichen.engines.transcript import Transcript, may_become, unencodable
 
 _DTYPES: Final = ("auto", "float32", "bfloat16", "float16")
 
@@ -316,7 +316,7 @@ class _Run:
             text = text[: min(at)]
         else:
             text = text.rstrip("\N{REPLACEMENT CHARACTER}")
-            text = text[: len(text) - _may_become(text, self._request.stop_strings)]
+            text = text[: len(text) - may_become(text, self._request.stop_strings)]
         piece, self._said = text[self._said :], max(self._said, len(text))
         return self._transcript.add(piece, (logprob,) if logprob else ()) or stopped
 
@@ -325,15 +325,6 @@ class _Run:
         text = self._text()
         if not any(s in text for s in self._request.stop_strings):
             self._transcript.add(text[self._said :])
-
-
-def _may_become(text: str, stop_strings: tuple[str, ...]) -> int:
-    """Return the length of the longest end of ``text`` that begins a stop string."""
-    longest = max(map(len, stop_strings), default=0)
-    for n in range(min(longest - 1, len(text)), 0, -1):
-        if any(s.startswith(text[-n:]) for s in stop_strings):
-            return n
-    return 0
 
 
 @contextmanager
