@@ -13,7 +13,8 @@ from lichen.core.generation import Delta, Finish, Message, Request, Role
 from lichen.core.measurement import Usage
 from lichen.core.model import ModelArtifact
 from lichen.engines.ik_llama_cpp import open_engine
-from lichen.engines.ik_llama_cpp.speaking import Logits, Speaking
+from lichen.engines.ik_llama_cpp.batching import Logits
+from lichen.engines.ik_llama_cpp.speaking import Speaking
 from lichen.engines.ik_llama_cpp.template import ChatTemplate, TemplateError
 from lichen.engines.transcript import Transcript
 

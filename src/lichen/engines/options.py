@@ -49,6 +49,25 @@ def read_options(cls: type[T], options: Mapping[str, object], *, who: str) -> T:
         raise ConfigError(f"{who}: {exc}") from exc
 
 
+def check_values(
+    options: object, least: Mapping[str, float], choices: Mapping[str, Sequence[str]]
+) -> None:
+    """Check what most adapters' options state: the least value of some, the words for others.
+
+    Raises:
+        ValueError: a value below its least, or a word that is no choice.
+    """
+    for name, bound in least.items():
+        if getattr(options, name) < bound:
+            msg = f"{name} must be at least {bound}, got {getattr(options, name)}"
+            raise ValueError(msg)
+    for name, words in choices.items():
+        if getattr(options, name) not in words:
+            shown = ", ".join(map(repr, words))
+            msg = f"{name} must be one of {shown}, got {getattr(options, name)!r}"
+            raise ValueError(msg)
+
+
 def _checked(hint: Any, value: object, where: str) -> Any:
     origin = typing.get_origin(hint)
     if origin in (types.UnionType, typing.Union):

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lichen.engines.ik_llama_cpp.library import FULL, Item
+from lichen.engines.local import common_prefix
 
 Logits = npt.NDArray[np.float32]
 
@@ -53,6 +54,14 @@ class InHand:
         choose: takes the logits after the last token; returns the next one, and whether the
             answer ends with it. Called in the batching thread.
         cancelled: asked before every step.
+        shared: prompt tokens that were kept from another request.
+        added: the tokens of the answer.
+        reading_s, decoding_s: seconds that prompt and answer took; None if they never ended.
+        error: a sentence if it was not answered.
+        failure: what ``choose`` raised.
+        ended: whether ``choose`` said so, or ``most`` is reached.
+        done: set when all of this is final.
+        slot, computed, began_s, first_s: the batching thread's own notes.
     """
 
     user: str
@@ -72,11 +81,6 @@ class InHand:
     computed: int = 0
     began_s: float | None = None
     first_s: float | None = None
-
-
-"""Prompt tokens that were kept from another request are ``shared``; the tokens of the answer are
-``added``. ``ended`` tells that ``choose`` said so. ``error`` is a sentence if it was not answered;
-``failure`` is what ``choose`` raised. The last four are the batching thread's own notes."""
 
 
 @dataclass(kw_only=True)
@@ -175,8 +179,9 @@ class Batching:
     def _enter(self, sequence: InHand) -> None:
         """Take a free slot, with as much of the prompt as some slot of the same user holds."""
         sequence.began_s = self._clock()
+        usable = sequence.prompt[:-1]  # the last one is always computed
         common = {
-            i: _common(slot.held, sequence.prompt)
+            i: common_prefix(slot.held, usable)
             for i, slot in enumerate(self._slots)
             if self._keep and slot.held and slot.user == sequence.user
         }
@@ -267,12 +272,6 @@ class Batching:
             return
         sequence.added.append(token)
         sequence.ended = ended or len(sequence.added) >= sequence.most
-
-
-def _common(held: Sequence[int], prompt: Sequence[int]) -> int:
-    """Tokens that both begin with; of a prompt the last one is always computed."""
-    most = min(len(held), len(prompt) - 1)
-    return next((i for i in range(most) if held[i] != prompt[i]), most)
 
 
 def _refused(code: int) -> str:

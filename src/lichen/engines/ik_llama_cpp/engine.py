@@ -12,7 +12,6 @@ differ between the two engines in near-ties, as they may between one slot and se
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
@@ -68,7 +67,7 @@ class IkLlamaCppEngine:
     ) -> None:
         self.options = options
         self._clock = clock
-        loaded = Loaded(model.path, options, _available_cpus())
+        loaded = Loaded(model.path, options)
         try:
             self._template = _template(loaded)
             batch = _sound_batch(loaded, options.batch)
@@ -227,9 +226,3 @@ def _template(loaded: Loaded) -> ChatTemplate | None:
         return loaded.piece(token, special=True).decode(errors="replace") if known else ""
 
     return ChatTemplate(source, bos=text(bos), eos=text(eos))
-
-
-def _available_cpus() -> int:
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -11,7 +11,6 @@ import ctypes
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -19,9 +18,7 @@ import numpy.typing as npt
 
 from lichen.core.errors import EngineError, MissingDependencyError
 from lichen.engines.ik_llama_cpp.options import IkLlamaCppOptions
-
-_GGUF_MAGIC: Final = b"GGUF"
-"""First four bytes of every GGUF file (ggml's gguf.md)."""
+from lichen.engines.local import available_cpus, check_gguf
 
 _MOST_TEMPLATE: Final = 1 << 20
 """Bytes of a chat template that are read; the longest in use are some ten thousand."""
@@ -87,8 +84,8 @@ class Loaded:
         EngineError: the file is no GGUF file, or the library cannot load it.
     """
 
-    def __init__(self, path: str, options: IkLlamaCppOptions, cpus: int) -> None:
-        _check_gguf(path)
+    def __init__(self, path: str, options: IkLlamaCppOptions) -> None:
+        check_gguf("model", path)
         self._library = library = Library()
         self._c = c = library.c
         c.llama_backend_init()
@@ -101,7 +98,7 @@ class Loaded:
                 "know, or memory is short; the engine llama_cpp may know it"
             )
             raise EngineError(msg)
-        self._context = c.llama_init_from_model(self._model, _parameters(c, options, cpus))
+        self._context = c.llama_init_from_model(self._model, _parameters(c, options))
         if not self._context:
             c.llama_free_model(self._model)
             raise EngineError(f"ik_llama.cpp has no memory for {options.slots} slots of {path}")
@@ -189,23 +186,13 @@ class Loaded:
         self._library.update(self._context)
 
 
-def _parameters(c: Any, options: IkLlamaCppOptions, cpus: int) -> Any:
+def _parameters(c: Any, options: IkLlamaCppOptions) -> Any:
     wanted = c.llama_context_default_params()
     wanted.n_ctx = options.slots * options.context
     wanted.n_batch = options.batch
     wanted.n_ubatch = options.ubatch
     wanted.n_seq_max = options.slots
-    wanted.n_threads = options.threads or cpus
+    wanted.n_threads = options.threads or available_cpus()
     wanted.n_threads_batch = options.threads_batch or wanted.n_threads
     wanted.flash_attn = False
     return wanted
-
-
-def _check_gguf(path: str) -> None:
-    try:
-        with Path(path).open("rb") as f:
-            magic = f.read(len(_GGUF_MAGIC))
-    except OSError as exc:
-        raise EngineError(f"the model {path} cannot be read: {exc.strerror}") from exc
-    if magic != _GGUF_MAGIC:
-        raise EngineError(f"the model {path} is not a GGUF file")

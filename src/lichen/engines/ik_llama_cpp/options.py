@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from lichen.engines.options import check_values
+
 PROMPT_CACHES: Final = ("off", "user")
 MMAP: Final = ("auto", "on", "off")
 
@@ -41,15 +43,7 @@ class IkLlamaCppOptions:
 
     def __post_init__(self) -> None:
         """Check ranges and combinations."""
-        for name, least in _LEAST.items():
-            if getattr(self, name) < least:
-                msg = f"{name} must be at least {least}, got {getattr(self, name)}"
-                raise ValueError(msg)
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                shown = ", ".join(map(repr, choices))
-                msg = f"{name} must be one of {shown}, got {getattr(self, name)!r}"
-                raise ValueError(msg)
+        check_values(self, _LEAST, _CHOICES)
         if self.ubatch > self.batch:
             msg = f"ubatch ({self.ubatch}) cannot exceed batch ({self.batch})"
             raise ValueError(msg)

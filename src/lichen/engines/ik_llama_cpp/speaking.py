@@ -6,12 +6,10 @@ import codecs
 from typing import Final, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from lichen.core.generation import Finish, Request, TokenLogprob
+from lichen.engines.ik_llama_cpp.batching import Logits
 from lichen.engines.transcript import Transcript, may_become
-
-Logits = npt.NDArray[np.float32]
 
 
 class Vocabulary(Protocol):

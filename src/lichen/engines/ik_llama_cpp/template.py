@@ -33,7 +33,6 @@ class ChatTemplate:
         except ImportError as exc:
             purpose = "the chat templates of the engine ik_llama_cpp"
             raise MissingDependencyError.for_extra("jinja2", "ik", purpose) from exc
-        self._error: type[Exception] = jinja2.TemplateError
         inside = jinja2.sandbox.ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
         )

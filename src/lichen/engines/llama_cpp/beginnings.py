@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from lichen.engines.fanout import Job
-from lichen.engines.llama_cpp.slots import Seat, common_prefix
+from lichen.engines.llama_cpp.slots import Seat
+from lichen.engines.local import common_prefix
 
 _LOG: Final = logging.getLogger(__name__)
 

@@ -35,10 +35,8 @@ from lichen.engines.llama_cpp.fim import find_fim_tokens
 from lichen.engines.llama_cpp.loopback import Loopback
 from lichen.engines.llama_cpp.options import LlamaCppOptions, parameters
 from lichen.engines.llama_cpp.slots import SlotTable
+from lichen.engines.local import check_gguf
 from lichen.engines.transcript import Transcript, unencodable
-
-_GGUF_MAGIC: Final = b"GGUF"
-"""First four bytes of every GGUF file (ggml's gguf.md)."""
 
 _NO_LOGPROBS: Final = (
     "llama.cpp gives no log-probabilities for tokens that were drafted: ask without logprobs, "
@@ -309,7 +307,7 @@ def _load(model: ModelArtifact, options: LlamaCppOptions, api_key: str, slot_fol
         purpose = "the engine llama_cpp"
         raise MissingDependencyError.for_extra("xllamacpp", "llama", purpose) from exc
     for what, path in (("model", model.path), *options.files):
-        _check_gguf(what, path)
+        check_gguf(what, path)
     try:
         return xllamacpp.Server(parameters(xllamacpp, model.path, options, api_key, slot_folder))
     except RuntimeError as exc:
@@ -320,16 +318,6 @@ def _load(model: ModelArtifact, options: LlamaCppOptions, api_key: str, slot_fol
             "does not know, or memory is short; set the option verbosity = 1 to see its own log"
         )
         raise EngineError(msg) from exc
-
-
-def _check_gguf(what: str, path: str) -> None:
-    try:
-        with Path(path).open("rb") as f:
-            magic = f.read(len(_GGUF_MAGIC))
-    except OSError as exc:
-        raise EngineError(f"the {what} {path} cannot be read: {exc.strerror}") from exc
-    if magic != _GGUF_MAGIC:
-        raise EngineError(f"the {what} {path} is not a GGUF file")
 
 
 def _sampling(request: Request) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+
+from lichen.engines.local import available_cpus
+from lichen.engines.options import check_values
 
 KV_TYPES: Final = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 """Key/value cache element types that llama.cpp accepts (its ``--cache-type-k`` option)."""
@@ -90,15 +92,7 @@ class LlamaCppOptions:
 
     def __post_init__(self) -> None:
         """Check ranges and combinations."""
-        for name, least in _LEAST.items():
-            if getattr(self, name) < least:
-                msg = f"{name} must be at least {least}, got {getattr(self, name)}"
-                raise ValueError(msg)
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                shown = ", ".join(repr(c) for c in choices)
-                msg = f"{name} must be one of {shown}, got {getattr(self, name)!r}"
-                raise ValueError(msg)
+        check_values(self, _LEAST, _CHOICES)
         if self.ubatch > self.batch:
             msg = f"ubatch ({self.ubatch}) cannot exceed batch ({self.batch})"
             raise ValueError(msg)
@@ -153,13 +147,6 @@ _CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "ngram": NGRAM_KINDS,
     "pooling": POOLINGS,
 }
-
-
-def available_cpus() -> int:
-    """How many CPUs this process may run on."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def parameters(

@@ -6,6 +6,8 @@ import threading
 from dataclasses import dataclass
 from typing import Final
 
+from lichen.engines.local import common_prefix
+
 _WORTH_REUSING: Final = 64
 """Characters: a shorter common start saves less than overwriting a longer prompt may cost."""
 
@@ -66,10 +68,3 @@ class SlotTable:
         """Free the slot; it still holds the prompt it was taken for."""
         with self._lock:
             self._free.append(seat.index)
-
-
-def common_prefix(a: str, b: str) -> int:
-    """Return how many characters two texts share at their start."""
-    return next(
-        (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
-    )

@@ -20,6 +20,7 @@ import numpy as np
 
 from lichen.core.errors import ConfigError, EngineError
 from lichen.engines.llama_cpp.native.wire import Array, receive, send
+from lichen.engines.local import available_cpus
 
 _MODULE: Final = "lichen.engines.llama_cpp.native.worker"
 _ENDING_S: Final = 10.0
@@ -83,7 +84,7 @@ class NativeProcess:
             "path": str(path),
             "context": context,
             "batch": min(batch, context),
-            "threads": threads or _available_cpus(),
+            "threads": threads or available_cpus(),
             **(details or {}),
         }
         self.head, _ = self.ask(request)
@@ -191,10 +192,3 @@ def check_tokens(tokens: Sequence[int] | Array, context: int, vocabulary: int) -
     if ids.min() < 0 or ids.max() >= vocabulary:
         raise ConfigError(f"a token id is outside the vocabulary of {vocabulary:,}")
     return ids.astype(np.int32)
-
-
-def _available_cpus() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS has no affinity
-        return os.cpu_count() or 1
