@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 from lichen.core.generation import Completion, Finish, Message, Request, Role
@@ -12,6 +14,8 @@ from lichen.core.model import ModelArtifact
 from lichen.core.ports import Engine
 from lichen.engines import ENGINES
 from lichen.engines.ik_llama_cpp import IkLlamaCppEngine
+from lichen.engines.ik_llama_cpp.library import Item, Loaded
+from lichen.engines.ik_llama_cpp.options import IkLlamaCppOptions
 from lichen.engines.llama_cpp import LlamaCppEngine
 
 pytestmark = pytest.mark.model
@@ -119,3 +123,52 @@ def test_an_answer_ends_where_the_slot_does(
     done = one(ours, prompt="1 " * 250, max_tokens=400)
     assert done.finish is Finish.LENGTH
     assert done.usage.prompt + done.usage.completion == SMALL["context"]
+
+
+FEW = 24  # rows in a step: what this file's kernels compute rightly on every processor
+
+
+def predicted(
+    model: Loaded, sequence: int, tokens: Sequence[int], start: int = 0
+) -> npt.NDArray[np.float64]:
+    """Add tokens to a sequence; log-probabilities after each of them, (tokens, vocabulary)."""
+    found = []
+    for first in range(0, len(tokens), FEW):
+        part = [
+            Item(token=t, position=start + i, sequence=sequence, wanted=True)
+            for i, t in enumerate(tokens[first : first + FEW], first)
+        ]
+        assert model.step(part) == 0
+        for row in range(len(part)):
+            logits = model.logits(row).astype(np.float64)
+            logits -= logits.max()
+            found.append(logits - np.log(np.exp(logits).sum()))
+    return np.array(found)
+
+
+def test_who_leaves_takes_nobodys_words_away(model_135m: Path) -> None:
+    """What a sequence is told next does not depend on who came and went beside it.
+
+    In ik-llama-cpp-python 0.1.5 tokens that are put into the gap of a sequence that left do not see
+    the newest tokens behind it; see ``lichen.engines.ik_llama_cpp.cells``.
+    """
+    pytest.importorskip("ik_llama_cpp", reason="needs the extra [ik]")
+    code = Path(__file__).read_text()
+    model = Loaded(str(model_135m), IkLlamaCppOptions(slots=3, context=512, threads=1))
+    try:
+        tokens = model.tokenize(code, add_special=False, parse_special=False)
+        stays, other = tokens[100:300], tokens[400:]
+        alone = predicted(model, 0, stays)
+        model.forget(0)
+        predicted(model, 1, tokens[:33])
+        found = [predicted(model, 0, stays[:50])]
+        for at in range(50, 200, 10):
+            predicted(model, 2, other[: 60 + at])
+            found.append(predicted(model, 0, stays[at : at + 5], at))
+            model.forget(2)
+            found.append(predicted(model, 0, stays[at + 5 : at + 10], at + 5))
+        kl = np.sum(np.exp(alone) * (alone - np.concatenate(found)), axis=-1)
+    finally:
+        model.close()
+    assert kl.shape == (200,)
+    assert kl.max() < 0.05

@@ -39,9 +39,6 @@ class Model(Protocol):
     def share(self, source: int, target: int, end: int) -> None:
         """Let ``target`` begin with the first tokens of ``source``."""
 
-    def tidy(self) -> None:
-        """Make room side by side."""
-
 
 @dataclass(eq=False, kw_only=True)
 class InHand:
@@ -235,27 +232,16 @@ class Batching:
         return items
 
     def _compute(self, items: list[Item], owners: dict[int, InHand]) -> None:
-        """Compute items in as few steps as the cache's gaps allow, and take in what follows."""
-        todo, size, tidied = items, len(items), False
-        while todo:
-            part = todo[:size]
-            code = self._model.step(part)
-            if code == FULL and not tidied:
-                self._model.tidy()
-                tidied = True
-                continue
-            if code == FULL and size > 1:
-                size = -(-size // 2)
-                continue
-            if code != 0:
-                for item in todo:
-                    owners[item.sequence].error = _refused(code)
-                return
-            todo = todo[size:]
-            for row, item in enumerate(part):
-                self._note(owners[item.sequence], item)
-                if item.wanted:
-                    self._take(owners[item.sequence], self._model.logits(row))
+        """Compute items in one step, and take in what follows."""
+        code = self._model.step(items)
+        if code != 0:
+            for item in items:
+                owners[item.sequence].error = _refused(code)
+            return
+        for row, item in enumerate(items):
+            self._note(owners[item.sequence], item)
+            if item.wanted:
+                self._take(owners[item.sequence], self._model.logits(row))
 
     def _note(self, sequence: InHand, item: Item) -> None:
         self._slots[sequence.slot].held.append(item.token)

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lichen.core.errors import EngineError, MissingDependencyError
+from lichen.engines.ik_llama_cpp.cells import Cells
 from lichen.engines.ik_llama_cpp.options import IkLlamaCppOptions
 from lichen.engines.local import available_cpus, check_gguf
 
@@ -24,7 +25,7 @@ _MOST_TEMPLATE: Final = 1 << 20
 """Bytes of a chat template that are read; the longest in use are some ten thousand."""
 
 FULL: Final = 1
-"""What ``llama_decode`` returns where the cache has no room for the tokens side by side."""
+"""What ``llama_decode`` returns where the cache has no room for the tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +57,12 @@ class Library:
         self.seq_cp = self._bound(
             "llama_kv_cache_seq_cp", None, pointer, whole, whole, whole, whole
         )
-        self.defrag = self._bound("llama_kv_cache_defrag", None, pointer)
-        self.update = self._bound("llama_kv_cache_update", whole, pointer)
+        self.used_cells = self._bound("llama_get_kv_cache_used_cells", whole, pointer)
+        self.state_size = self._bound("llama_state_get_size", size, pointer)
+        self.state, self.set_state = (
+            self._bound(f"llama_state_{way}_data", size, pointer, text, size)
+            for way in ("get", "set")
+        )
         self.meta = self._bound("llama_model_meta_val_str", whole, pointer, text, text, size)
         self.bos = self._bound("llama_vocab_bos", whole, pointer)
         self.vocabulary = self._bound("llama_n_vocab", whole, pointer)
@@ -105,6 +110,7 @@ class Loaded:
         self._vocab = c.llama_model_get_vocab(self._model)
         self.vocabulary = int(library.vocabulary(self._model))
         self._batch = c.llama_batch_init(options.batch, 0, 1)
+        self._cells = Cells(self, sequences=options.slots, size=options.slots * options.context)
 
     def close(self) -> None:
         """Free everything; nothing may be called afterwards."""
@@ -156,7 +162,13 @@ class Loaded:
     # -- steps ---------------------------------------------------------------------------------
 
     def step(self, items: Sequence[Item]) -> int:
-        """Compute some tokens; at most ``batch`` of them. 0 if it went well, ``FULL``, or < 0."""
+        """Compute some tokens; at most ``batch`` of them. 0 if it went well, ``FULL``, or < 0.
+
+        Raises:
+            EngineError: the cache had to be put in order, and could not.
+        """
+        if not self._cells.make_room(len(items)):
+            return FULL
         batch = self._batch
         batch.n_tokens = len(items)
         for i, item in enumerate(items):
@@ -165,7 +177,10 @@ class Loaded:
             batch.n_seq_id[i] = 1
             batch.seq_id[i][0] = item.sequence
             batch.logits[i] = item.wanted
-        return int(self._c.llama_decode(self._context, batch))
+        code = int(self._c.llama_decode(self._context, batch))
+        if code == 0:
+            self._cells.put((item.sequence, item.position) for item in items)
+        return code
 
     def logits(self, row: int) -> npt.NDArray[np.float32]:
         """Return what the last step computed for its item ``row``: (vocabulary,), a view."""
@@ -174,16 +189,39 @@ class Loaded:
 
     def forget(self, sequence: int, start: int = 0) -> None:
         """Drop a sequence's tokens from position ``start`` on."""
-        self._library.seq_rm(self._context, sequence, start, -1)
+        self._cells.drop(sequence, start)
 
     def share(self, source: int, target: int, end: int) -> None:
-        """Let ``target`` begin with the first ``end`` tokens of ``source``; nothing is copied."""
-        self._library.seq_cp(self._context, source, target, 0, end)
+        """Let ``target``, which is empty, begin with ``end`` tokens of ``source``, uncopied."""
+        self._cells.share(source, target, end)
 
-    def tidy(self) -> None:
-        """Move what is kept together, so that there is room side by side."""
-        self._library.defrag(self._context)
-        self._library.update(self._context)
+    # -- for Cells -----------------------------------------------------------------------------
+
+    def copy(self, source: int, target: int, start: int, end: int) -> None:
+        """See ``cells.Store``."""
+        self._library.seq_cp(self._context, source, target, start, end)
+
+    def remove(self, sequence: int, start: int, end: int) -> None:
+        """See ``cells.Store``."""
+        self._library.seq_rm(self._context, sequence, start, end)
+
+    def pack(self) -> int:
+        """See ``cells.Store``.
+
+        A state is saved without its free cells, and comes back without them (a few milliseconds
+        for some hundred tokens). The library's own way, ``llama_kv_cache_defrag``, moves only so
+        much at a time, and relies on the end of the cache that it gets wrong.
+
+        Raises:
+            EngineError: the library did not take the state back.
+        """
+        size = self._library.state_size(self._context)
+        room = ctypes.create_string_buffer(size)
+        saved = self._library.state(self._context, room, size)
+        if not saved or self._library.set_state(self._context, room, saved) != saved:
+            msg = "ik_llama.cpp cannot put its cache in order"
+            raise EngineError(msg)
+        return int(self._library.used_cells(self._context))
 
 
 def _parameters(c: Any, options: IkLlamaCppOptions) -> Any:
@@ -191,7 +229,7 @@ def _parameters(c: Any, options: IkLlamaCppOptions) -> Any:
     wanted.n_ctx = options.slots * options.context
     wanted.n_batch = options.batch
     wanted.n_ubatch = options.ubatch
-    wanted.n_seq_max = options.slots
+    wanted.n_seq_max = options.slots + 1  # one for what is given up; see cells
     wanted.n_threads = options.threads or available_cpus()
     wanted.n_threads_batch = options.threads_batch or wanted.n_threads
     wanted.flash_attn = False
