@@ -16,6 +16,7 @@ from lichen.engines import ENGINES
 from lichen.engines.ik_llama_cpp import IkLlamaCppEngine
 from lichen.engines.ik_llama_cpp.library import Item, Loaded
 from lichen.engines.ik_llama_cpp.options import IkLlamaCppOptions
+from lichen.engines.ik_llama_cpp.speaking import log_probabilities
 from lichen.engines.llama_cpp import LlamaCppEngine
 
 pytestmark = pytest.mark.model
@@ -139,10 +140,7 @@ def predicted(
             for i, t in enumerate(tokens[first : first + FEW], first)
         ]
         assert model.step(part) == 0
-        for row in range(len(part)):
-            logits = model.logits(row).astype(np.float64)
-            logits -= logits.max()
-            found.append(logits - np.log(np.exp(logits).sum()))
+        found += [log_probabilities(model.logits(row)) for row in range(len(part))]
     return np.array(found)
 
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from lichen.core.errors import EngineError
 from lichen.engines.ik_llama_cpp.batching import Model
 from lichen.engines.ik_llama_cpp.library import Item
+from lichen.engines.ik_llama_cpp.speaking import log_probabilities
 
 FEW: Final = 31
 """Most rows for which weights are used as they are stored; from 32 on they are repacked first."""
@@ -61,8 +62,6 @@ def _read(model: Model, tokens: list[int], step: int) -> npt.NDArray[np.float64]
             raise EngineError(f"ik_llama.cpp failed to compute its first step (code {code})")
         for row, item in enumerate(part):
             if item.wanted:
-                logits = model.logits(row).astype(np.float64)
-                logits -= logits.max()
-                found.append(logits - np.log(np.exp(logits).sum()))
+                found.append(log_probabilities(model.logits(row)))
     model.forget(0)
     return np.array(found)

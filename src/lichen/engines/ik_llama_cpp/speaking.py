@@ -6,6 +6,7 @@ import codecs
 from typing import Final, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from lichen.core.generation import Finish, Request, TokenLogprob
 from lichen.engines.ik_llama_cpp.batching import Logits
@@ -75,9 +76,7 @@ class Speaking:
         return int(order[self._random.choice(len(order), p=chances / chances.sum())])
 
     def _logprob(self, token: int, piece: bytes, logits: Logits) -> TokenLogprob:
-        whole = logits.astype(np.float64)
-        top = float(whole.max())
-        logs = whole - (top + float(np.log(np.exp(whole - top).sum())))
+        logs = log_probabilities(logits)
         count = min(self._request.logprobs, len(logs))
         best = np.argpartition(-logs, count - 1)[:count]
         best = best[np.argsort(-logs[best], kind="stable")]
@@ -103,3 +102,9 @@ class Speaking:
             upto -= may_become(self._text, stops)
         piece, self._said = self._text[self._said : upto], max(self._said, upto)
         return self._transcript.add(piece, pairs) or self._met
+
+
+def log_probabilities(logits: Logits) -> npt.NDArray[np.float64]:
+    """Return the logarithms, in nats, of what the softmax of ``logits`` (vocabulary,) gives."""
+    shifted = logits.astype(np.float64) - float(logits.max())
+    return np.asarray(shifted - np.log(np.exp(shifted).sum()))
