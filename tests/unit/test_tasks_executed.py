@@ -66,6 +66,24 @@ def test_styles_change_the_wording_and_the_version_only(tmp_path: Path) -> None:
     assert a.problems() == b.problems()
 
 
+@pytest.mark.parametrize("name", ["humaneval", "mbpp", "repair"])
+def test_people_paste_code_without_a_block(tmp_path: Path, name: str) -> None:
+    """A block around the code is what makes larger models answer with a block alone."""
+    for style, blocks in (("concise", True), ("natural", False)):
+        task = task_of(tmp_path, name, style=style)
+        asked = question(task)
+        assert ("```" in asked) is blocks
+        assert task.problems()[0].prompt.strip() in asked
+
+
+def test_the_same_sentence_with_a_block(tmp_path: Path) -> None:
+    """The style ``fenced`` differs from ``natural`` in the block alone."""
+    natural, block = (
+        question(task_of(tmp_path, "humaneval", style=s)) for s in ("natural", "fenced")
+    )
+    assert block.replace("```python\n", "").replace("\n```", "") == natural
+
+
 def test_an_unknown_style_or_option_suggests_near_ones(tmp_path: Path) -> None:
     """A typing mistake is answered with what was probably meant."""
     with pytest.raises(ConfigError, match="did you mean 'natural'"):

@@ -149,4 +149,9 @@ def fenced(code: str) -> str:
     mark = "```"
     while mark in code:
         mark += "`"
-    return f"{mark}python\n{code.strip(chr(10)).rstrip()}\n{mark}"
+    return f"{mark}python\n{pasted(code)}\n{mark}"
+
+
+def pasted(code: str) -> str:
+    """Return code as people paste it, without a block; blank lines around it are dropped."""
+    return code.strip("\n").rstrip()

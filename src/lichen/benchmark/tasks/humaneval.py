@@ -21,6 +21,7 @@ from lichen.benchmark.executed import (
     checking_program,
     chosen_style,
     fenced,
+    pasted,
 )
 from lichen.benchmark.tasks import TaskContext, TaskFacts
 from lichen.core.task import Problem, PromptStyle
@@ -33,8 +34,15 @@ STYLES: Final = (
     ),
     PromptStyle(
         name="natural",
+        version="2",  # 1 had the code in a block, which made larger models as terse as concise
+        description="'Write this Python function:' and the code pasted below it, as people ask; "
+        "models add explanations and examples",
+    ),
+    PromptStyle(
+        name="fenced",
         version="1",
-        description="'Write this Python function:', as people ask; models add explanations",
+        description="the same sentence, but the code in a block, which larger models answer with "
+        "a block alone",
     ),
 )
 FACTS: Final = TaskFacts(metric=METRIC, needs=NEEDS, styles=STYLES)
@@ -43,6 +51,7 @@ _OPENING: Final = {
     "concise": "Complete the following Python function. "
     "Return the full function in a Python code block.",
     "natural": "Write this Python function:",
+    "fenced": "Write this Python function:",
 }
 
 
@@ -53,8 +62,9 @@ class HumanEval(ExecutedTask):
     own_version: ClassVar[str] = "1"
 
     def question(self, problem: Problem) -> str:
-        """Return the instruction and the fenced prompt."""
-        return f"{_OPENING[self.prompt_style]}\n\n{fenced(problem.prompt)}"
+        """Return the instruction and the prompt, in a block unless people would just paste it."""
+        show = pasted if self.prompt_style == "natural" else fenced
+        return f"{_OPENING[self.prompt_style]}\n\n{show(problem.prompt)}"
 
 
 def make(context: TaskContext) -> HumanEval:

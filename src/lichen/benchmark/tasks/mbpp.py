@@ -31,6 +31,7 @@ from lichen.benchmark.executed import (
     checking_program,
     chosen_style,
     fenced,
+    pasted,
 )
 from lichen.benchmark.tasks import TaskContext, TaskFacts
 from lichen.core.errors import ConfigError
@@ -45,8 +46,8 @@ STYLES: Final = (
     ),
     PromptStyle(
         name="natural",
-        version="1",
-        description="asks as people do; models add explanations",
+        version="2",  # 1 had the code in blocks
+        description="asks as people do, code pasted without a block; models add explanations",
     ),
 )
 FACTS: Final = TaskFacts(
@@ -81,12 +82,13 @@ class Mbpp(ExecutedTask):
     own_version: ClassVar[str] = "1"
 
     def question(self, problem: Problem) -> str:
-        """Return the instruction with the fenced stub, or with the sentence and its tests."""
+        """Return the instruction with the stub, or with the sentence and its tests."""
+        show = pasted if self.prompt_style == "natural" else fenced
         if problem.fields["stub"]:
-            return f"{_STUB_OPENING[self.prompt_style]}\n\n{fenced(problem.prompt)}"
+            return f"{_STUB_OPENING[self.prompt_style]}\n\n{show(problem.prompt)}"
         return (
             f"{_TEXT_OPENING[self.prompt_style]}\n\n{problem.prompt}\n\n"
-            f"It must pass these tests:\n\n{fenced(problem.fields['tests'])}"
+            f"It must pass these tests:\n\n{show(problem.fields['tests'])}"
         )
 
 

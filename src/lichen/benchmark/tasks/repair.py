@@ -21,6 +21,7 @@ from lichen.benchmark.executed import (
     checking_program,
     chosen_style,
     fenced,
+    pasted,
 )
 from lichen.benchmark.tasks import TaskContext, TaskFacts
 from lichen.core.task import Problem, PromptStyle
@@ -33,8 +34,8 @@ STYLES: Final = (
     ),
     PromptStyle(
         name="natural",
-        version="1",
-        description="the same code, asked for as people do",
+        version="2",  # 1 had the code in a block
+        description="the same code, pasted without a block and asked for as people do",
     ),
     PromptStyle(
         name="tests",
@@ -59,7 +60,7 @@ class Repair(ExecutedTask):
     def question(self, problem: Problem) -> str:
         """Return the instruction with the buggy function (and, in style ``tests``, the tests)."""
         if self.prompt_style == "natural":
-            return f"This Python function has a bug. Please fix it:\n\n{fenced(problem.prompt)}"
+            return f"This Python function has a bug. Please fix it:\n\n{pasted(problem.prompt)}"
         if self.prompt_style == "concise":
             return f"{_FIX}\n\n{fenced(problem.prompt)}"
         bare = problem.fields["declaration"] + problem.fields["buggy_solution"]
