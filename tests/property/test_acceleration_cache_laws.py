@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -99,6 +100,46 @@ QUESTION = (
 def test_what_is_named_is_fixed(change: tuple[str, str]) -> None:
     """Numbers, identifiers, negations, quotes and paths are never near one another."""
     assert split(QUESTION).fixed != split(QUESTION.replace(*change)).fixed
+
+
+PASTED = """Please repair this function:
+
+def f(items):
+    total = 0
+    for item in items:
+        total += item
+        result = total
+    return result
+
+total
+return result
+
+It should be fast.
+"""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("    return result", "    return items"),
+        ("    return result", "        return result"),
+        ("        result = total", "    result = total"),
+        ("in items:", "in total:"),
+        ("for item in items", "for items in item"),
+        ("\ntotal\n", "\nitems\n"),
+        ("\nreturn result\n", "\nreturn total\n"),
+    ],
+)
+@pytest.mark.parametrize("block", [False, True])
+def test_code_is_fixed_with_and_without_a_block(change: tuple[str, str], block: bool) -> None:
+    """Plain words are names in code, and its indentation counts, also where it is just pasted."""
+    text = PASTED
+    if block:
+        text = text.replace("def f", "```python\ndef f").replace("\n\nIt", "\n```\n\nIt")
+    assert change[0] in text
+    assert split(text).fixed != split(text.replace(*change, 1)).fixed
+    assert split(text).fixed == split(text.replace("Please repair", "Kindly mend")).fixed
+    assert split(text).fixed == split(text.replace("be fast", "run quickly")).fixed
 
 
 def test_names_in_prose_are_fixed() -> None:

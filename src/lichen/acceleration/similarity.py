@@ -2,8 +2,10 @@
 
 ``split`` parts a text into *fixed* pieces, which must be equal in number, order and spelling
 (code, identifiers, numbers, negations and their like, quoted text, paths, single letters, anything
-that is not a plain lower-case English word), and *wording*, which may be near. Similarity is the
-Dice coefficient of words and neighbouring word pairs, or a cosine of vectors from an embedder.
+that is not a plain lower-case English word), and *wording*, which may be near. Code is what stands
+in blocks and, where it is pasted without one, everything from the first line that looks like code
+to the last. Similarity is the Dice coefficient of words and neighbouring word pairs, or a cosine of
+vectors from an embedder.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -46,9 +48,21 @@ _NAMING: Final = frozenset({
 })  # fmt: skip
 """The words next to these may be names, however plain they look."""
 
+_BLOCK: Final = re.compile(r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)", re.DOTALL)
+
+_CODE_LINE: Final = re.compile(
+    r"[ \t]+\S.*"  # indented
+    r"|(?:@\w|#|//|/\*|--|>>>|\.\.\. ).*"
+    r"|.*(?:=|->).*|.*[{}();\[\]\\]"
+    r"|(?:async|case|class|def|elif|else|except|finally|for|fn|func|if|match|try|while|with)\b.*:"
+    r"|(?:assert|await|break|continue|del|global|import|nonlocal|pass|print|raise|return|yield)\b"
+    r"(?:\s+\S+){0,2}"
+    r"|(?:from|import)\s+\S+(?:\s+(?:as|import)\b.*)?"
+)
+"""A line that code may hold. Prose that is taken for code only has to be equal, too."""
+
 _PIECES: Final = re.compile(
-    r"(?P<code>```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z))"
-    r"|(?P<quoted>`[^`]*`|\"[^\"\n]*\"|(?<!\w)'[^'\n]*'(?!\w))"
+    r"(?P<quoted>`[^`]*`|\"[^\"\n]*\"|(?<!\w)'[^'\n]*'(?!\w))"
     r"|(?P<word>[^\s,;!?]+)"
     r"|(?P<mark>[,;!?]+)",
     re.DOTALL,
@@ -68,7 +82,42 @@ def split(text: str) -> Wording:
     """Part a text; see the module. A capital at the start of a sentence is not a name."""
     fixed: list[str] = []
     words: list[str] = []
-    starts, after_name = True, False
+    first = True
+    for part, is_code in _parts(text):
+        if is_code:
+            fixed.append(part)
+        else:
+            _read_prose(part, fixed, words, starts=first)
+        first = False
+    return Wording(fixed=tuple(fixed), words=tuple(words))
+
+
+def _parts(text: str) -> Iterator[tuple[str, bool]]:
+    """Yield the text in order as prose (False) and code (True); what is yielded is all of it."""
+    end = 0
+    for block in _BLOCK.finditer(text):
+        yield from _pasted(text[end : block.start()])
+        yield block[0], True
+        end = block.end()
+    yield from _pasted(text[end:])
+
+
+def _pasted(text: str) -> Iterator[tuple[str, bool]]:
+    """Yield prose, the code that is pasted in it from its first line to its last, and prose."""
+    lines = text.splitlines(keepends=True)
+    like = [i for i, line in enumerate(lines) if _CODE_LINE.fullmatch(line.rstrip())]
+    first, last = (like[0], like[-1] + 1) if like else (len(lines), len(lines))
+    for part, is_code in (
+        ("".join(lines[:first]), False),
+        ("".join(lines[first:last]), True),
+        ("".join(lines[last:]), False),
+    ):
+        if part:
+            yield part, is_code
+
+
+def _read_prose(text: str, fixed: list[str], words: list[str], *, starts: bool) -> None:
+    after_name = False
     for match in _PIECES.finditer(text):
         piece = match[0]
         if match.lastgroup == "mark":
@@ -95,7 +144,6 @@ def split(text: str) -> Wording:
             if len(words) > 1:
                 fixed.append(words[-2])  # "the parse function": names stand before, too
         starts = ends
-    return Wording(fixed=tuple(fixed), words=tuple(words))
 
 
 def lexical(a: Sequence[str], b: Sequence[str]) -> float:
