@@ -8,8 +8,9 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from lichen.benchmark.plan import Plan, attempt_seed, schedule, select
 from lichen.benchmark.run import Generation, Solution, run
 from lichen.benchmark.tasks import TASKS, TaskContext
 from lichen.core.errors import CapabilityError, ConfigError, StoreError
-from lichen.core.generation import Capability, Finish, Request
+from lichen.core.generation import Capability, Completion, Delta, Finish, Request
 from lichen.core.measurement import Reading
 from lichen.core.ports import Sandbox, Task
 from lichen.core.record import BlockRecord, RunRecord, RunState, SampleRecord, SolutionRecord
@@ -150,6 +151,59 @@ def test_shares_of_a_block_sum_to_its_window(tmp_path: Path, store: Store) -> No
         assert isinstance(block.generation.cpu_s, Reading)
         allocated = sum(c.value.value for c in cpu if isinstance(c, Reading))
         assert allocated == pytest.approx(block.generation.cpu_s.value.value)
+
+
+MIB = 2**20
+
+
+class Heavy(ScriptedEngine):
+    """An engine that holds memory from its loading on, and takes more for its first answers."""
+
+    def __init__(self, mib: int, later: int = 0) -> None:
+        super().__init__(lambda _: "no code")
+        self.held = [b"\1" * (mib * MIB)]
+        self.later = later
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Delta | Completion]:
+        """Answer."""
+        if self.later:
+            self.held.append(b"\1" * (self.later * MIB))
+            self.later = 0
+        yield from super().generate(requests)
+
+
+@pytest.mark.parametrize("order", [("small", "large"), ("large", "small")])
+def test_a_small_solution_beside_a_large_one(
+    tmp_path: Path, store: Store, order: tuple[str, str]
+) -> None:
+    """A run of two shows the memory that each of them has alone, whoever was loaded first."""
+    sizes = {"small": (40, 0), "large": (200, 100)}
+    solutions = [
+        Solution(
+            record=SolutionRecord(name=n, model=None, engine="scripted", settings=()),
+            open=partial(Heavy, *sizes[n]),
+        )
+        for n in order
+    ]
+    task = toy_task(tmp_path, 6)
+    with open_meter() as meter:
+        with meter.window() as window:
+            before = window.close().peak_memory_bytes
+        run(
+            head_for(task, solutions),
+            solutions,
+            task,
+            plan=Plan(block_size=2, idle_s=0),
+            meter=meter,
+            sink=store,
+        )
+    assert isinstance(before, Reading)
+    for block in store.blocks("r1"):
+        peak = block.generation.peak_memory_bytes
+        assert isinstance(peak, Reading)
+        own = (peak.value.value - before.value.value) / MIB
+        expected = {"small": 40, "large": 300}[block.solution]
+        assert expected - 15 < own < expected + 25, block.solution
 
 
 class Killed(BaseException):

@@ -8,8 +8,6 @@ does wrong is data; only a broken run raises.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -19,7 +17,9 @@ from typing import Protocol
 
 from lichen.benchmark.allocate import split_generation, split_judging
 from lichen.benchmark.plan import Attempt, Block, Plan, schedule
+from lichen.benchmark.resident import Residents, without
 from lichen.benchmark.set_aside import judged
+from lichen.benchmark.shown import request_sha256
 from lichen.core.errors import ConfigError
 from lichen.core.generation import Completion, Finish, Request
 from lichen.core.measurement import Measurement, Missing, total
@@ -131,10 +131,12 @@ def run(  # noqa: PLR0913 (one verb, its values and its ports)
         head = _prepare(head, task, problems, plan, meter, watch)
     if remaining:
         with ExitStack() as stack:
-            engines, loads = _bring_up(solutions, task, meter, stack, watch)
+            residents = Residents(meter)
+            engines, loads = _bring_up(solutions, task, residents, stack, watch)
             if not resume:
                 sink.add_run(_with_loads(head, engines, loads))
-            worker = _Worker(head.id, task, meter, engines, {s.name: s for s in solutions})
+            by_name = {s.name: s for s in solutions}
+            worker = _Worker(head.id, task, meter, engines, by_name, residents)
             for block in remaining:
                 record, samples = worker.work(block)
                 sink.add_block(record, samples)
@@ -220,13 +222,18 @@ def _problems(task: Task, ids: Sequence[str]) -> list[Problem]:
 
 
 def _bring_up(
-    solutions: Sequence[Solution], task: Task, meter: Meter, stack: ExitStack, watch: Observer
+    solutions: Sequence[Solution],
+    task: Task,
+    residents: Residents,
+    stack: ExitStack,
+    watch: Observer,
 ) -> tuple[dict[str, Engine], dict[str, Measurement]]:
     engines: dict[str, Engine] = {}
     loads: dict[str, Measurement] = {}
     for solution in solutions:
         watch.stage(f"loading {solution.name}")
-        with meter.window(f"load {solution.name}") as window:
+        label = f"load {solution.name}"
+        with residents.acting(solution.name) as held, residents.meter.window(label) as window:
             engine = solution.open()
             stack.callback(engine.close)
             if isinstance(task, AdaptsEngine):
@@ -234,7 +241,7 @@ def _bring_up(
             require(engine, task.needs, who=f"the task {task.name!r}")
             if not _warm(engine):
                 _warm_up(solution.name, engine, task)
-            loads[solution.name] = window.close()
+            loads[solution.name] = without(window.close(), held)
         engines[solution.name] = engine
     return engines, loads
 
@@ -264,24 +271,31 @@ class _Worker:
     meter: Meter
     engines: dict[str, Engine]
     solutions: dict[str, Solution]
+    residents: Residents
 
     def work(self, block: Block) -> tuple[BlockRecord, list[SampleRecord]]:
         """Generate, judge and measure one block."""
         started = datetime.now(UTC).isoformat()
         solution, engine = self.solutions[block.solution], self.engines[block.solution]
         requests = [self._request(a, solution) for a in block.attempts]
-        with self.meter.window(f"generate {block.solution} {block.index}") as window:
+        label = f"{block.solution} {block.index}"
+        with (
+            self.residents.acting(block.solution) as held,
+            self.meter.window(f"generate {label}") as window,
+        ):
             completions = _complete(engine, requests)
-            generation = window.close()
+            generation = without(window.close(), held)
         answered = [completions[a.id] for a in block.attempts]
         generation = self._with_counters(generation, solution, answered)
         candidates = [
             Candidate(id=a.id, problem=a.problem, code=self.task.extract(a.problem, c.text))
             for a, c in zip(block.attempts, answered, strict=True)
         ]
-        with self.meter.window(f"judge {block.solution} {block.index}") as window:
+        with self.meter.window(f"judge {label}") as window:
             scores = self._scores(candidates, completions)
-            judging = replace(window.close(), flop=_UNCOUNTED, bytes_moved=_UNCOUNTED)
+            judging = replace(
+                without(window.close(), held), flop=_UNCOUNTED, bytes_moved=_UNCOUNTED
+            )
         answered = judged(self.task, [a.problem for a in block.attempts], answered)
         shares = split_generation(generation, answered)
         checks = split_judging(judging, [scores[a.id] for a in block.attempts])
@@ -396,15 +410,3 @@ def _valid(text: str) -> str:
 def _shape(solution: Solution) -> ModelShape | None:
     model = solution.record.model
     return model.shape if model is not None else None
-
-
-def request_sha256(request: Request) -> str:
-    """Hash what the model is shown (not ids, seeds or limits), as hex SHA-256."""
-    shown = {
-        "messages": [[m.role, m.content] for m in request.messages or ()],
-        "prompt": request.prompt,
-        "prefix": request.prefix,
-        "suffix": request.suffix,
-        "answer_prefix": request.answer_prefix,
-    }
-    return hashlib.sha256(json.dumps(shown, sort_keys=True).encode("utf-8", "replace")).hexdigest()

@@ -1,0 +1,143 @@
+"""Memory of solutions that take turns in one process: each is charged with its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Self
+
+import pytest
+
+from lichen.benchmark.resident import LESS_OTHERS, Residents, without
+from lichen.core.interval import Interval
+from lichen.core.measurement import Component, Measurement, Method, Missing, Quantity, Reading
+
+
+def reading(
+    value: float, *, method: Method = Method.MODELLED, component: Component = Component.PROCESS
+) -> Reading:
+    return Reading(
+        value=Interval(low=value, value=value, high=value),
+        method=method,
+        component=component,
+        source="made up",
+    )
+
+
+@dataclass
+class Scripted:
+    """A meter whose windows have the resident set that a test sets as their peak."""
+
+    rss: float | None
+
+    def window(self, label: str = "") -> ScriptedWindow:
+        return ScriptedWindow(self)
+
+    def close(self) -> None:
+        """Nothing to stop."""
+
+
+@dataclass
+class ScriptedWindow:
+    meter: Scripted
+
+    def close(self) -> Measurement:
+        rss = self.meter.rss
+        peak: Quantity = Missing(reason="no memory probe") if rss is None else reading(rss)
+        return Measurement(peak_memory_bytes=peak)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def test_what_is_gained_while_acting_is_ones_own() -> None:
+    """Others' engines, and what the harness gained between, are taken off; the process is not."""
+    meter = Scripted(rss=100)
+    residents = Residents(meter)
+    with residents.acting("a") as held:
+        assert held == 0
+        meter.rss = 1100
+    with residents.acting("b") as held:
+        assert held == 1000
+        meter.rss = 1400
+    meter.rss = 1420  # nobody acts
+    with residents.acting("a") as held:
+        assert held == 320
+        meter.rss = 1520
+    with residents.acting("b") as held:
+        assert held == 1520 - 100 - 300
+
+
+def test_memory_given_back_is_not_counted_twice() -> None:
+    """Who shrinks owns less; nobody owns less than nothing, and nobody holds it."""
+    meter = Scripted(rss=100)
+    residents = Residents(meter)
+    with residents.acting("a"):
+        meter.rss = 600
+    with residents.acting("a"):
+        meter.rss = 50
+    with residents.acting("b") as held:
+        assert held == 0
+
+
+def test_an_act_that_fails_is_accounted_too() -> None:
+    """A load that ends in an error leaves what it took with its solution."""
+    meter = Scripted(rss=100)
+    residents = Residents(meter)
+
+    def fail() -> None:
+        with residents.acting("a"):
+            meter.rss = 400
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    with residents.acting("b") as held:
+        assert held == 300
+
+
+def test_unknown_memory_takes_nothing_off() -> None:
+    """Not measured is not 0, and is not guessed at."""
+    residents = Residents(Scripted(rss=None))
+    with residents.acting("a") as held:
+        assert held == 0
+    gone = Measurement(peak_memory_bytes=Missing(reason="no memory probe"))
+    assert without(gone, 5) == gone
+
+
+def test_peak_and_modelled_energy_shrink_counted_energy_stays() -> None:
+    """Only what was modelled from the resident set is charged by one's own share of it."""
+    window = Measurement(
+        peak_memory_bytes=reading(1000),
+        energy_j=(
+            reading(40, component=Component.CPU),
+            reading(8, component=Component.DRAM),
+            Missing(reason="none", component=Component.GPU),
+        ),
+        cpu_s=reading(3),
+    )
+    own = without(window, 250)
+    assert isinstance(own.peak_memory_bytes, Reading)
+    assert own.peak_memory_bytes.value.value == 750
+    assert own.peak_memory_bytes.source == f"made up, {LESS_OTHERS}"
+    cpu, dram, gpu = own.energy_j
+    assert (cpu, gpu) == (window.energy_j[0], window.energy_j[2])
+    assert isinstance(dram, Reading)
+    assert dram.value.value == pytest.approx(6)
+    assert replace(own, peak_memory_bytes=window.peak_memory_bytes, energy_j=()) == replace(
+        window, energy_j=()
+    )
+    counted = replace(
+        window,
+        energy_j=(reading(8, method=Method.COUNTER, component=Component.DRAM),),
+    )
+    assert without(counted, 250).energy_j == counted.energy_j
+    assert without(window, 0) == window
