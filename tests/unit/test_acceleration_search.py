@@ -569,6 +569,30 @@ def test_screening_has_its_share_of_what_the_opening_left() -> None:
     assert not result.complete
 
 
+def test_what_nobody_looked_at_comes_before_leaving_out() -> None:
+    """What screening had no time for is looked at next, before what is open and any ablation."""
+    slots = Choice(strategy="concurrency", options=(("slots", 8),))
+    dull = [_choice(f"x{i}") for i in range(7)]
+    factors = {slots.label: 0.9, "prefix_cache": 0.9, "gem": 0.4} | {c.label: 0.97 for c in dull}
+    surface = Surface(factors, noise=0.1)
+    choices = [slots, _choice("prefix_cache"), *dull, _choice("gem")]
+    result = search(surface, choices, PROBLEMS, budget=Budget(seconds=200.0))
+    assert not result.complete
+    assert _choice("gem") in result.best
+    first = next(r for r in result.races if _choice("gem") in r.candidate)
+    assert (first.stage, first.standing) == ("joining", Standing.PAYS)
+
+
+def test_named_models_are_looked_at_first() -> None:
+    """A budget that ends early has tried what the caller asked for."""
+    choices = default_candidates(
+        slots=[Choice(strategy="concurrency")], draft="tiny", firsts=["small"], recipes=["fast"]
+    )
+    kinds = list(dict.fromkeys(c.strategy for c in choices))
+    assert kinds[:3] == ["recipe", "cascade", "speculation"]
+    assert kinds[-1] == "concurrency"
+
+
 def test_plain_that_breaks_later_is_said() -> None:
     """Without plain's answers nothing can be said of quality: one sentence ends the search."""
     surface = Surface({"a": 0.5})

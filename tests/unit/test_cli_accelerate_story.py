@@ -12,6 +12,7 @@ from lichen.acceleration.racing import Standing
 from lichen.acceleration.searched import Found, Race
 from lichen.cli.accelerate_story import (
     Bill,
+    doubt,
     missed,
     proof_cells,
     ratio,
@@ -162,3 +163,10 @@ def test_bill_is_worked_out_from_the_verification() -> None:
     assert isinstance(bill.all_pays_after, float)
     assert bill.search_pays_after == pytest.approx(100.0 / (0.4 * 15.2), rel=0.01)
     assert bill.all_pays_after == pytest.approx(1.5 * bill.search_pays_after)
+
+
+def test_a_loss_that_few_problems_cannot_show_is_warned_of() -> None:
+    """A winner that solved less in the proof is written, and the reader is told to look again."""
+    assert doubt(Interval(low=-0.46, value=-0.25, high=0.02), 0.02).startswith("; but it solved 25")
+    assert not doubt(Interval(low=-0.2, value=-0.01, high=0.2), 0.02)
+    assert not doubt(Interval(low=-0.2, value=0.1, high=0.2), 0.02)

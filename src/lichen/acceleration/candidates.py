@@ -108,7 +108,10 @@ def default_candidates(
     exits: bool = False,
     asked: Request | None = None,
 ) -> tuple[Choice, ...]:
-    """Return the choices to screen.
+    """Return the choices to screen, in the order in which a short budget looks at them.
+
+    What the caller names comes first: other models, which change the most. Other numbers of slots
+    than the opening's come last.
 
     Args:
         present: strategies that the solution has already; they stay as they are.
@@ -122,24 +125,22 @@ def default_candidates(
         asked: a question of the task; what has nothing to work on there is left out.
     """
     taken = frozenset(present)
-    named = list(slots)
-    if draft:
-        options = (("draft", draft), ("ngram", ""), ("switch", "on"))
-        named.append(Choice(strategy="speculation", options=options))
+    named = [Choice(strategy=RECIPE, options=(("name", r),)) for r in dict.fromkeys(recipes)]
     named += [
         Choice(strategy="cascade", options=((FIRST_MODEL, first), *how))
         for first in dict.fromkeys(firsts)
         for how in _CASCADES
     ]
-    if exits:
-        named += [
-            Choice(strategy="early_exit", options=(("controller", c), ("threshold", t)))
-            for c, t in EXITS
-        ]
-    named += [Choice(strategy=RECIPE, options=(("name", r),)) for r in dict.fromkeys(recipes)]
+    if draft:
+        options = (("draft", draft), ("ngram", ""), ("switch", "on"))
+        named.append(Choice(strategy="speculation", options=options))
+    layers = [
+        Choice(strategy="early_exit", options=(("controller", c), ("threshold", t)))
+        for c, t in (EXITS if exits else ())
+    ]
     return tuple(
         c
-        for c in (*TABLE, *named)
+        for c in (*named, *TABLE, *layers, *slots)
         if c.strategy not in taken and (asked is None or has_work(c, asked))
     )
 

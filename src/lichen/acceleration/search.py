@@ -6,7 +6,7 @@
    plain), side by side with it, a few problems per round. It leaves the race once it is dearer,
    worse, too slow or beaten by another setting of the same strategy with confidence (``racing``).
 3. *Forward*: what pays is joined in the order of what it saved; each addition must pay on top of
-   the best so far. What was still open gets its chance last.
+   the best so far. Then comes what nobody looked at yet, and last what was still open.
 4. *Backward*: each strategy of the winner is left out once; what is not missed goes.
 
 With k choices of s strategies that costs in the order of k + 2 s races, not a product. Plain, the
@@ -39,6 +39,7 @@ from lichen.acceleration.racing import (
     cost_against,
     cost_along,
     judged,
+    missed,
 )
 from lichen.acceleration.searched import (
     Budget,
@@ -230,7 +231,11 @@ class _Search:
     def forward(self) -> None:
         """Join what pays, the best first; then what was left open."""
         for choice in self._by_saving():
-            challenger = with_choice(self.best, choice)
+            challenger, screened = with_choice(self.best, choice), with_choice(self.base, choice)
+            if screened not in self.tracks:
+                if not self._fits(challenger):
+                    continue
+                self.races = [r for r in self.races if r.candidate != screened]  # looked at now
             paid = self.best == self.base and self.standings[challenger] is Standing.PAYS
             if paid or self._duel("joining", challenger, self.best) is Standing.PAYS:
                 self.bests.append(challenger)
@@ -296,19 +301,9 @@ class _Search:
         return judged(self.tracks, challenger, incumbent, self.rules, same_answers=same_answers)
 
     def _missed(self, smaller: CandidateSet, whole: CandidateSet) -> Standing:
-        """Judge a set without one strategy: dearer (it was missed), or not."""
         if smaller in self.errors:
             return Standing.FAILED
-        cost = cost_against(self.tracks, whole, smaller)
-        if cost is None:
-            return Standing.OPEN
-        rounds = len(self.tracks[smaller].logs.keys() & self.tracks[whole].logs.keys())
-        needed = -math.log1p(-self.rules.min_gain)
-        if cost.low > 0 and cost.value > needed:
-            return Standing.DEARER
-        if cost.high < needed:
-            return Standing.PAYS
-        return Standing.NO_BETTER if rounds >= self.rules.rounds else Standing.OPEN
+        return missed(self.tracks, smaller, whole, self.rules)
 
     def _may_go(self, smaller: CandidateSet) -> bool:
         """Whether a strategy is not missed, and the set without it keeps what was promised."""
@@ -332,14 +327,16 @@ class _Search:
                     self.standings[candidate] = Standing.BEATEN
 
     def _by_saving(self) -> list[Choice]:
-        """Return choices worth joining, the most saving first: those that pay, then open ones."""
+        """Return choices worth joining: those that pay, then unseen ones, then open ones."""
         maybe = (Standing.OPEN, Standing.NO_BETTER) if self.best_known else ()
-        worth: list[tuple[bool, float, Choice]] = []
+        worth: list[tuple[int, float, Choice]] = []
         for candidate, how in self.standings.items():
-            cost = cost_against(self.tracks, self.base, candidate)
-            pays = how is Standing.PAYS
-            if cost is not None and (pays or (how in maybe and cost.value < 0)):
-                worth.append((not pays, cost.value, self.screened[candidate]))
+            cost, choice = cost_against(self.tracks, self.base, candidate), self.screened[candidate]
+            if cost is None:
+                if how in maybe:
+                    worth.append((1, 0.0, choice))
+            elif how is Standing.PAYS or (how in maybe and cost.value < 0):
+                worth.append((0 if how is Standing.PAYS else 2, cost.value, choice))
         return [choice for *_, choice in sorted(worth, key=lambda w: w[:2])]
 
     @property
@@ -361,6 +358,11 @@ class _Search:
         start, self.position = self.position, self.position + size
         self.round += 1
         return tuple(self.problems[(start + i) % len(self.problems)] for i in range(size))
+
+    def _fits(self, challenger: CandidateSet) -> bool:
+        """Whether there is time for a round of this and the best."""
+        wanted_s = self.pace.expects([self.best, challenger, ()], self.size)
+        return self.spent_s + wanted_s <= self._until("")
 
     def _known(self, ids: Sequence[str]) -> bool:
         """Whether plain has answered all of these."""

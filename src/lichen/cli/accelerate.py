@@ -33,6 +33,7 @@ from lichen.compose.settings import region as default_region
 from lichen.compose.settings import store_url
 from lichen.compose.solution_file import check_writable, write_solution
 from lichen.compose.spec import RunSpec, load
+from lichen.core.interval import Interval
 from lichen.core.summary import Summary
 from lichen.footprint import factor_set, relevant
 
@@ -242,7 +243,7 @@ def _accelerate(wish: Wish, rounds: Rounds, both: compose.Halves, *, as_json: bo
     if page is not None:
         console.note(f"report: {page}")
     if kept:
-        console.note(f"written: {wish.target}")
+        console.note(f"written: {wish.target}{story.doubt(_quality(summary), wish.rules.margin)}")
     else:
         console.note(
             "its quality is lower than --keep-quality allows on problems that the search had not "
@@ -308,8 +309,11 @@ def _written_page(
 
 def _kept(summary: Summary, margin: float) -> bool:
     """Whether verification left the promise standing: quality is not shown to be lower."""
-    green = next(c for c in summary.comparisons if c.b == compose.GREEN)
-    return green.quality_difference.high >= -margin
+    return _quality(summary).high >= -margin
+
+
+def _quality(summary: Summary) -> Interval:
+    return next(c for c in summary.comparisons if c.b == compose.GREEN).quality_difference
 
 
 def _engine_only(wish: Wish, catalog: Catalog, *, dry_run: bool, as_json: bool) -> None:

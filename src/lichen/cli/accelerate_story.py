@@ -232,3 +232,19 @@ def told_before(notes: Sequence[str], story: Sequence[str]) -> tuple[str, ...]:
 
 def _priced(value: Priced) -> str:
     return fmt.ratio(value) if isinstance(value, Interval) else NOT_MEASURED
+
+
+def doubt(difference: Interval, margin: float) -> str:
+    """Return a warning, to be put behind a name, if a loss is likelier than not but not shown.
+
+    Args:
+        difference: quality of the winner minus plain's on the verification's problems, -1..1.
+        margin: how much may be lost, 0..1.
+    """
+    if difference.value >= -margin:
+        return ""
+    return (
+        f"; but it solved {-100 * difference.value:.1f} points less of the problems that the "
+        "search had not seen, which are too few to tell chance from loss: compare the two on more "
+        "of them before you switch"
+    )
