@@ -153,7 +153,7 @@ def _ratio(pair: Pair, d: Dimension, *, fair: bool) -> CostRatio:
 def _memory(a: Table, b: Table) -> CostRatio:
     """Compare peaks; the bounds are the extreme ratios of any two blocks' peaks.
 
-    Nothing is claimed: solutions that took turns in one process were all resident at each peak.
+    Nothing is claimed: which of a process's pages are whose is an account (``resident``), no count.
     """
     quantities = (*a.peaks_bytes, *b.peaks_bytes)
     missing = next((q for q in quantities if isinstance(q, Missing)), None)
