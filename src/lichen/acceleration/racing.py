@@ -224,20 +224,18 @@ def broken_promise(track: Track, rules: Rules, *, early: bool = False) -> Standi
     return None
 
 
-def missed(
-    tracks: Mapping[CandidateSet, Track], smaller: CandidateSet, whole: CandidateSet, rules: Rules
-) -> Standing:
+def missed(tracks: Tracks, smaller: CandidateSet, whole: CandidateSet, rules: Rules) -> Standing:
     """Judge a set without one strategy of the whole: dearer (it was missed), or not."""
     cost = cost_against(tracks, whole, smaller)
     if cost is None:
         return Standing.OPEN
-    rounds = len(tracks[smaller].logs.keys() & tracks[whole].logs.keys())
     needed = -math.log1p(-rules.min_gain)
     if cost.low > 0 and cost.value > needed:
         return Standing.DEARER
     if cost.high < needed:
         return Standing.PAYS
-    return Standing.NO_BETTER if rounds >= rules.rounds else Standing.OPEN
+    last = _shared(tracks, smaller, whole) >= rules.rounds
+    return Standing.NO_BETTER if last else Standing.OPEN
 
 
 def beaten(tracks: Tracks, candidate: CandidateSet, rivals: Sequence[CandidateSet]) -> bool:

@@ -229,11 +229,11 @@ class _Search:
             self._note(_SCREENING, candidate, base, self.standings[candidate])
 
     def forward(self) -> None:
-        """Join what pays, the best first; then what was left open."""
+        """Join what pays, the best first; then what nobody looked at, then what was left open."""
         for choice in self._by_saving():
             challenger, screened = with_choice(self.best, choice), with_choice(self.base, choice)
             if screened not in self.tracks:
-                if not self._fits(challenger):
+                if not self._fits([self.best, challenger, ()], self.size, "joining"):
                     continue
                 self.races = [r for r in self.races if r.candidate != screened]  # looked at now
             paid = self.best == self.base and self.standings[challenger] is Standing.PAYS
@@ -359,10 +359,9 @@ class _Search:
         self.round += 1
         return tuple(self.problems[(start + i) % len(self.problems)] for i in range(size))
 
-    def _fits(self, challenger: CandidateSet) -> bool:
-        """Whether there is time for a round of this and the best."""
-        wanted_s = self.pace.expects([self.best, challenger, ()], self.size)
-        return self.spent_s + wanted_s <= self._until("")
+    def _fits(self, group: Sequence[CandidateSet], problems: int, stage: str) -> bool:
+        """Whether a round would end before its stage has to."""
+        return self.spent_s + self.pace.expects(group, problems) <= self._until(stage)
 
     def _known(self, ids: Sequence[str]) -> bool:
         """Whether plain has answered all of these."""
@@ -372,11 +371,10 @@ class _Search:
         """Run a round of some candidates, the incumbent first, unless it would not end in time."""
         if not (self._known(ids) or () in group):
             group = [*group, ()]
-        used_s = self.spent_s
-        if used_s + self.pace.expects(group, len(ids)) > self._until(stage):
+        if not self._fits(group, len(ids), stage):
             raise _OutOfBudgetError
         names = ", ".join(label(c) for c in group if c)
-        self.progress(f"{stage}: {names}", min(1.0, used_s / self._until("")))
+        self.progress(f"{stage}: {names}", min(1.0, self.spent_s / self._until("")))
         self._evaluated(group, ids)
 
     def _evaluated(self, group: Sequence[CandidateSet], ids: tuple[str, ...]) -> Round:

@@ -82,13 +82,11 @@ def split(text: str) -> Wording:
     """Part a text; see the module. A capital at the start of a sentence is not a name."""
     fixed: list[str] = []
     words: list[str] = []
-    first = True
-    for part, is_code in _parts(text):
+    for place, (part, is_code) in enumerate(_parts(text)):
         if is_code:
             fixed.append(part)
         else:
-            _read_prose(part, fixed, words, starts=first)
-        first = False
+            _read_prose(part, fixed, words, starts=place == 0)
     return Wording(fixed=tuple(fixed), words=tuple(words))
 
 
