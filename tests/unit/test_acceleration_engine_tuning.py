@@ -8,7 +8,6 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
 
 import pytest
 
@@ -19,10 +18,11 @@ from lichen.acceleration.tuning import tune, tune_once
 from lichen.acceleration.tuning_cache import TuningCache, TuningKey, machine_id
 from lichen.core.errors import ConfigError, EngineError
 from lichen.core.interval import Interval
-from lichen.core.measurement import Measurement, Missing, exact
+from lichen.core.measurement import Measurement, Missing, Quantity, exact
 from lichen.meter import capture
 from lichen.testing.clock import FakeClock
 from lichen.testing.costed_engine import ClockMeter, CostedEngine, Costs
+from lichen.testing.meter import ScriptedMeter
 
 BEST = EngineSetting(slots=4, threads=2, threads_batch=4, batch=512, ubatch=256)
 
@@ -186,7 +186,7 @@ def test_an_engine_that_cannot_be_opened_at_all_is_an_error() -> None:
 
 def test_missing_cpu_time_is_an_error() -> None:
     """Where CPU time cannot be measured, tuning says so instead of comparing nothing."""
-    bench, blind = Bench(), LoadMeter(cpu_s=Missing(reason="no clock"))
+    bench, blind = Bench(), others(cpu_s=Missing(reason="no clock"))
     with pytest.raises(EngineError, match="no clock"):
         tune(bench.open, Goal(cpus_free=1), meter=blind, clock=bench.clock)  # type: ignore[arg-type]
     assert all(e.closed for e in bench.engines)
@@ -342,23 +342,9 @@ def test_machines_differ_by_their_processor() -> None:
 # -- free CPUs -----------------------------------------------------------------------------------
 
 
-class LoadMeter:
-    """A meter that saw others use some CPU-seconds per second."""
-
-    def __init__(self, **seen: object) -> None:
-        self.seen = Measurement(wall_s=exact(2.0, source="test"), **seen)  # type: ignore[arg-type]
-
-    def window(self, label: str = "") -> LoadMeter:
-        return self
-
-    def close(self) -> Measurement:
-        return self.seen
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
+def others(**seen: Quantity) -> ScriptedMeter:
+    """A meter that saw others use some CPU-seconds in two seconds."""
+    return ScriptedMeter(lambda: Measurement(wall_s=exact(2.0, source="test"), **seen))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -367,15 +353,13 @@ class LoadMeter:
 )
 def test_busy_cpus_are_not_free(foreign_s: float, steal_s: float, free: int) -> None:
     """Foreign and stolen time are taken off; at least one CPU remains."""
-    meter = LoadMeter(
-        foreign_cpu_s=exact(foreign_s, source="t"), steal_s=exact(steal_s, source="t")
-    )
+    meter = others(foreign_cpu_s=exact(foreign_s, source="t"), steal_s=exact(steal_s, source="t"))
     assert free_cpus(meter, 4, seconds=2.0, sleep=lambda _: None) == free  # type: ignore[arg-type]
 
 
 def test_unknown_load_counts_as_none() -> None:
     """Where others cannot be seen, all usable CPUs are taken to be free."""
-    meter = LoadMeter(foreign_cpu_s=Missing(reason="macOS"), steal_s=Missing(reason="macOS"))
+    meter = others(foreign_cpu_s=Missing(reason="macOS"), steal_s=Missing(reason="macOS"))
     assert free_cpus(meter, 4, sleep=lambda _: None) == 4  # type: ignore[arg-type]
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from types import TracebackType
-from typing import Self
+from dataclasses import replace
 
 import pytest
 
 from lichen.benchmark.resident import LESS_OTHERS, Residents, without
 from lichen.core.interval import Interval
-from lichen.core.measurement import Component, Measurement, Method, Missing, Quantity, Reading
+from lichen.core.measurement import Component, Measurement, Method, Missing, Reading
+from lichen.testing.meter import ScriptedMeter
 
 
 def reading(
@@ -24,78 +23,56 @@ def reading(
     )
 
 
-@dataclass
-class Scripted:
-    """A meter whose windows have the resident set that a test sets as their peak."""
+class Process:
+    """A process whose resident set a test sets; None where it cannot be measured."""
 
-    rss: float | None
+    def __init__(self, rss: float | None) -> None:
+        self.rss = rss
+        self.residents = Residents(ScriptedMeter(self.seen))
 
-    def window(self, label: str = "") -> ScriptedWindow:
-        return ScriptedWindow(self)
-
-    def close(self) -> None:
-        """Nothing to stop."""
-
-
-@dataclass
-class ScriptedWindow:
-    meter: Scripted
-
-    def close(self) -> Measurement:
-        rss = self.meter.rss
-        peak: Quantity = Missing(reason="no memory probe") if rss is None else reading(rss)
+    def seen(self) -> Measurement:
+        peak = Missing(reason="no memory probe") if self.rss is None else reading(self.rss)
         return Measurement(peak_memory_bytes=peak)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def test_what_is_gained_while_acting_is_ones_own() -> None:
     """Others' engines, and what the harness gained between, are taken off; the process is not."""
-    meter = Scripted(rss=100)
-    residents = Residents(meter)
+    process = Process(rss=100)
+    residents = process.residents
     with residents.acting("a") as held:
         assert held == 0
-        meter.rss = 1100
+        process.rss = 1100
     with residents.acting("b") as held:
         assert held == 1000
-        meter.rss = 1400
-    meter.rss = 1420  # nobody acts
+        process.rss = 1400
+    process.rss = 1420  # nobody acts
     with residents.acting("a") as held:
         assert held == 320
-        meter.rss = 1520
+        process.rss = 1520
     with residents.acting("b") as held:
         assert held == 1520 - 100 - 300
 
 
 def test_memory_given_back_is_not_counted_twice() -> None:
     """Who shrinks owns less; nobody owns less than nothing, and nobody holds it."""
-    meter = Scripted(rss=100)
-    residents = Residents(meter)
+    process = Process(rss=100)
+    residents = process.residents
     with residents.acting("a"):
-        meter.rss = 600
+        process.rss = 600
     with residents.acting("a"):
-        meter.rss = 50
+        process.rss = 50
     with residents.acting("b") as held:
         assert held == 0
 
 
 def test_an_act_that_fails_is_accounted_too() -> None:
     """A load that ends in an error leaves what it took with its solution."""
-    meter = Scripted(rss=100)
-    residents = Residents(meter)
+    process = Process(rss=100)
+    residents = process.residents
 
     def fail() -> None:
         with residents.acting("a"):
-            meter.rss = 400
+            process.rss = 400
             raise KeyError
 
     with pytest.raises(KeyError):
@@ -106,7 +83,7 @@ def test_an_act_that_fails_is_accounted_too() -> None:
 
 def test_unknown_memory_takes_nothing_off() -> None:
     """Not measured is not 0, and is not guessed at."""
-    residents = Residents(Scripted(rss=None))
+    residents = Process(rss=None).residents
     with residents.acting("a") as held:
         assert held == 0
     gone = Measurement(peak_memory_bytes=Missing(reason="no memory probe"))

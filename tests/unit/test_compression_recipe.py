@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
 
 import pytest
 
@@ -18,6 +17,7 @@ from lichen.core.errors import ConfigError, UnknownNameError
 from lichen.core.measurement import Measurement, exact
 from lichen.engines.llama_cpp.native.quantise import Quantiser
 from lichen.testing.gguf_files import TinyModel, gguf_bytes
+from lichen.testing.meter import ScriptedMeter
 
 TEXT = """name = "small"
 
@@ -34,20 +34,7 @@ cache_type_k = "q8_0"
 """
 
 
-class FixedMeter:
-    """A meter whose windows all cost one CPU-second."""
-
-    def window(self, label: str = "") -> FixedMeter:
-        return self
-
-    def close(self) -> Measurement:
-        return Measurement(cpu_s=exact(1.0, source="scripted"))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
+A_SECOND = ScriptedMeter(lambda: Measurement(cpu_s=exact(1.0, source="scripted")))
 
 
 @pytest.fixture
@@ -137,7 +124,7 @@ def test_an_artifact_knows_its_ancestors_and_its_cost(source: Path, context: Met
     parent = catalog.model(str(source))
     assert (parent.lineage, parent.recipe) == ((), "")
     first = compress_file(
-        parent, parse_recipe(TEXT), source.with_name("a.gguf"), context, meter=FixedMeter()
+        parent, parse_recipe(TEXT), source.with_name("a.gguf"), context, meter=A_SECOND
     )
     assert first.cost == Measurement(cpu_s=exact(1.0, source="scripted"))
     other = parse_recipe("[[step]]\nmethod = 'kv_cache'\n")
