@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -134,3 +137,32 @@ def test_free_memory_knows_the_containers_limit(tmp_path: Path) -> None:
     (group / "memory.current").write_text("2500000\n")
     (group / "memory.stat").write_text("file 7\ninactive_file 1000000\n")
     assert free_bytes(root) == 1_500_000
+
+
+def test_freed_memory_goes_back_to_the_system() -> None:
+    """Blocks freed below one that is in use stay resident until they are given back."""
+    assert _resident_after("") > 100 * 2**20
+    code = "from lichen.acceleration.free_memory import give_back_freed as g; able = g()"
+    assert _resident_after(code) < 100 * 2**20
+
+
+def _resident_after(code: str) -> int:
+    # In a process of its own: what else is allocated here would move the figures.
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "malloc_trim"):
+        pytest.skip("the C library cannot give freed memory back")
+    script = f"""
+import ctypes, psutil
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+blocks = [libc.malloc(2**16) for _ in range(2400)]
+for block in blocks:
+    ctypes.memset(block, 1, 2**16)
+for block in blocks[:-1]:
+    libc.free(block)
+{code}
+print(psutil.Process().memory_info().rss)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    return int(done.stdout)

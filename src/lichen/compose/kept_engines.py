@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from lichen.acceleration.free_memory import engine_bytes, free_bytes
+from lichen.acceleration.free_memory import engine_bytes, free_bytes, give_back_freed
 from lichen.acceleration.strategy import EngineAround
 from lichen.compose.build import Load, load_engine
 from lichen.core.errors import EngineError, LichenError
@@ -74,10 +74,11 @@ class KeptEngines:
         return _Lent(inner=held.engine, held=held, give_back=give_back, warm=warm)
 
     def close(self) -> None:
-        """Close all engines, held ones too (idempotent)."""
+        """Close all engines, held ones too (idempotent), and give back what they leave."""
         while self._held:
             _, held = self._held.popitem()
             held.engine.close()
+        give_back_freed()
 
     def _loaded(
         self, name: str, model: ModelArtifact | None, options: Mapping[str, object]
