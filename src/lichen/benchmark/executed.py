@@ -95,6 +95,10 @@ class ExecutedTask(StyledTask, ABC):
     def question(self, problem: Problem) -> str:
         """Return the text of the user's message."""
 
+    def shown(self, code: str) -> str:
+        """Return code in a block, or pasted where the wording is the one that people use."""
+        return pasted(code) if self.prompt_style == "natural" else fenced(code)
+
 
 def _trial(candidate: Candidate) -> Trial:
     problem = candidate.problem

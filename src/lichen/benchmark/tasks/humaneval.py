@@ -20,8 +20,6 @@ from lichen.benchmark.executed import (
     check_options,
     checking_program,
     chosen_style,
-    fenced,
-    pasted,
 )
 from lichen.benchmark.tasks import TaskContext, TaskFacts
 from lichen.core.task import Problem, PromptStyle
@@ -63,8 +61,7 @@ class HumanEval(ExecutedTask):
 
     def question(self, problem: Problem) -> str:
         """Return the instruction and the prompt, in a block unless people would just paste it."""
-        show = pasted if self.prompt_style == "natural" else fenced
-        return f"{_OPENING[self.prompt_style]}\n\n{show(problem.prompt)}"
+        return f"{_OPENING[self.prompt_style]}\n\n{self.shown(problem.prompt)}"
 
 
 def make(context: TaskContext) -> HumanEval:

@@ -30,8 +30,6 @@ from lichen.benchmark.executed import (
     check_options,
     checking_program,
     chosen_style,
-    fenced,
-    pasted,
 )
 from lichen.benchmark.tasks import TaskContext, TaskFacts
 from lichen.core.errors import ConfigError
@@ -83,12 +81,11 @@ class Mbpp(ExecutedTask):
 
     def question(self, problem: Problem) -> str:
         """Return the instruction with the stub, or with the sentence and its tests."""
-        show = pasted if self.prompt_style == "natural" else fenced
         if problem.fields["stub"]:
-            return f"{_STUB_OPENING[self.prompt_style]}\n\n{show(problem.prompt)}"
+            return f"{_STUB_OPENING[self.prompt_style]}\n\n{self.shown(problem.prompt)}"
         return (
             f"{_TEXT_OPENING[self.prompt_style]}\n\n{problem.prompt}\n\n"
-            f"It must pass these tests:\n\n{show(problem.fields['tests'])}"
+            f"It must pass these tests:\n\n{self.shown(problem.fields['tests'])}"
         )
 
 

@@ -20,8 +20,6 @@ from lichen.benchmark.executed import (
     check_options,
     checking_program,
     chosen_style,
-    fenced,
-    pasted,
 )
 from lichen.benchmark.tasks import TaskContext, TaskFacts
 from lichen.core.task import Problem, PromptStyle
@@ -60,12 +58,12 @@ class Repair(ExecutedTask):
     def question(self, problem: Problem) -> str:
         """Return the instruction with the buggy function (and, in style ``tests``, the tests)."""
         if self.prompt_style == "natural":
-            return f"This Python function has a bug. Please fix it:\n\n{pasted(problem.prompt)}"
+            return f"This Python function has a bug. Please fix it:\n\n{self.shown(problem.prompt)}"
         if self.prompt_style == "concise":
-            return f"{_FIX}\n\n{fenced(problem.prompt)}"
+            return f"{_FIX}\n\n{self.shown(problem.prompt)}"
         bare = problem.fields["declaration"] + problem.fields["buggy_solution"]
-        tests = fenced(problem.fields["test"])
-        return f"{_FIX}\n\n{fenced(bare)}\n\nIt must pass these tests:\n\n{tests}"
+        tests = self.shown(problem.fields["test"])
+        return f"{_FIX}\n\n{self.shown(bare)}\n\nIt must pass these tests:\n\n{tests}"
 
 
 def make(context: TaskContext) -> Repair:
