@@ -101,6 +101,18 @@ class TestAnswerPrefix:
         hints = Hints(language="Python", entry_point="f", given=code)
         assert beginning(hints, style="given") == begins
 
+    @pytest.mark.parametrize("style", ["given", "shown", "raw"])
+    def test_tabs_are_begun_as_spaces(self, style: str) -> None:
+        """Models go on in spaces, and Python refuses the mixture."""
+        tabs = GIVEN.replace("    ", "\t")
+        engine, inner = around("answer_prefix", lambda _: BODY + "```\n", style=style)
+        done = one(engine, ask(hints=replace(HINTS, given=tabs)))
+        assert done.text.startswith((HEAD + BODY).rstrip())
+        asked = inner.requests[0]
+        assert HEAD.removeprefix(FENCED) in (asked.prompt or asked.answer_prefix)
+        assert asked.hints is not None
+        assert "\t" not in asked.hints.given
+
     def test_only_the_fence(self) -> None:
         """Style ``fence`` begins the block and leaves the code to the model."""
         engine, inner = around("answer_prefix", lambda _: HEAD[10:] + BODY, style="fence")

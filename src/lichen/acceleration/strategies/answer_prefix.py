@@ -13,6 +13,9 @@ Style ``shown`` leaves the instruction and the second copy of the code out too, 
 a worked example, the same for every question, shows what is wanted. An engine that keeps prompts
 reads it once.
 
+Python that is indented with tabs is begun in spaces, since models go on in spaces
+(``lichen.acceleration.indentation``).
+
 An answer begun with the given code has no place left for imports, so those that it lacks are added
 at its top (``lichen.acceleration.missing_imports``), unless it is streamed.
 """
@@ -27,6 +30,7 @@ from typing import ClassVar, Final
 from lichen.acceleration.completeness import CompleteCode, Wanted
 from lichen.acceleration.completeness.python_names import definitions, does_nothing, parse
 from lichen.acceleration.examples import PYTHON
+from lichen.acceleration.indentation import in_spaces
 from lichen.acceleration.missing_imports import missing_imports, with_imports, without_imports
 from lichen.acceleration.per_request import Follower, PassedOn, following, with_step
 from lichen.acceleration.stop_rules import AfterPrefix, FirstOf
@@ -92,10 +96,11 @@ class AnswerPrefix:
         return following(engine, NAME, self._follow)
 
     def _follow(self, request: Request) -> Follower:
-        reason = _unfit(request, self.style)
+        readable = _in_spaces(request)
+        reason = _unfit(readable, self.style)
         if reason:
             return PassedOn(request, actor=NAME, reason=reason)
-        return _Begun(request, self.style)
+        return _Begun(readable, self.style)
 
 
 def make(options: Mapping[str, object], context: StrategyContext) -> AnswerPrefix:
@@ -119,6 +124,13 @@ def beginning(hints: Hints, *, style: str) -> str:
     longest = max((len(run) for run in re.findall(r"`{3,}", code)), default=2)
     fence = "`" * (longest + 1) + hints.language.lower() + "\n"
     return fence if style == "fence" else f"{fence}{code}\n"
+
+
+def _in_spaces(request: Request) -> Request:
+    hints = request.hints
+    if hints is None or hints.language.lower() not in PYTHON:
+        return request
+    return replace(request, hints=replace(hints, given=in_spaces(hints.given)))
 
 
 def _unfit(request: Request, style: str) -> str:
