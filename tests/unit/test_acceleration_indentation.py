@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from lichen.acceleration.answer_code import python_answer
 from lichen.acceleration.indentation import in_spaces
 
 
@@ -35,3 +36,17 @@ def test_tabs_that_indent_are_four_spaces(code: str, expected: str | None) -> No
 def test_what_is_not_only_indentation_stays(code: str) -> None:
     """Strings that hold data, and what cannot be read."""
     assert in_spaces(code) == code
+
+
+@pytest.mark.parametrize("indent", ["\t", "    "])
+def test_a_body_alone_fits_under_code_with_tabs(indent: str) -> None:
+    """Whichever way the model indents, the self-check has a function to run."""
+    given = 'def f(n):\n\t"""\n\tTwice n.\n\t"""\n'
+    code, fault = python_answer(
+        f"```python\n{indent}return 2 * n\n```", entry_point="f", given=given
+    )
+    assert fault == ""
+    found: dict[str, object] = {}
+    exec(code, found)  # noqa: S102 (the code of this test)
+    assert callable(found["f"])
+    assert found["f"](4) == 8

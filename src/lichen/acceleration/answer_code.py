@@ -20,6 +20,7 @@ from lichen.acceleration.completeness.python_names import (
     parse,
 )
 from lichen.acceleration.completeness.repetition import Repetition
+from lichen.acceleration.indentation import in_spaces
 
 _FENCE: Final = re.compile(r"^[ \t]*(`{3,}|~{3,})[^\n`]*$", re.MULTILINE)
 _DEFINITION: Final = re.compile(
@@ -77,7 +78,8 @@ def _readings(text: str, given: str) -> Iterator[str]:
     yield from blocks
     for block in blocks or [text]:
         if given.strip():
-            yield f"{given.rstrip()}\n{block}"
+            for head in dict.fromkeys((given, in_spaces(given))):
+                yield f"{head.rstrip()}\n{block}"
 
 
 def _blocks(text: str) -> Iterator[str]:
