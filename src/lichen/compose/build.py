@@ -31,6 +31,7 @@ from lichen.catalog import Catalog
 from lichen.compose import settings
 from lichen.compose.made_models import model_of
 from lichen.compose.recommended import recommendations
+from lichen.compose.shown_tests import oracle_notes
 from lichen.compose.spec import RunSpec, SolutionSpec, TaskSpec, spec_hash
 from lichen.core.errors import CapabilityError, ConfigError
 from lichen.core.model import ModelArtifact
@@ -306,6 +307,7 @@ def prepared(
             environment=ground.environment,
             solutions=tuple(s.record for s in solutions),
             state=RunState.RUNNING,
+            notes=oracle_notes(spec, [s.record.name for s in solutions]),
         )
         if found is None:
             _lock(head.id, stack)
