@@ -16,6 +16,7 @@ from lichen.acceleration.completeness.python_names import (
     code_before,
     definitions,
     does_nothing,
+    dumped,
     facts_of,
     parse,
 )
@@ -123,6 +124,7 @@ def same_answer(a: str, b: str) -> bool:
     return a.strip() == b.strip() or _trees(a) == _trees(b) != []
 
 
-def _trees(text: str) -> list[str]:
+def _trees(text: str) -> list[str | None]:
     trees = [parse(block) for block in _blocks(text[:MAX_ITEM_CHARS].replace("\r\n", "\n"))]
-    return [] if None in trees else [ast.dump(t) for t in trees if t is not None]
+    said = [None if tree is None else dumped(tree) for tree in trees]
+    return [] if None in said else said

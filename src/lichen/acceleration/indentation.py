@@ -10,7 +10,7 @@ import ast
 import re
 from typing import Final
 
-from lichen.acceleration.completeness.python_names import parse
+from lichen.acceleration.completeness.python_names import dumped, parse
 
 WIDTH: Final = 4
 
@@ -34,7 +34,7 @@ def in_spaces(code: str) -> str:
         before = parse(whole)
         if before is not None:
             after = parse(_expanded(whole))
-            same = after is not None and _meaning(after) == _meaning(before)
+            same = after is not None and _meaning(after) == _meaning(before) is not None
             return _expanded(code) if same else code
     return code
 
@@ -43,10 +43,10 @@ def _expanded(code: str) -> str:
     return _INDENT.sub(lambda found: found[0].expandtabs(WIDTH), code)
 
 
-def _meaning(tree: ast.Module) -> str:
+def _meaning(tree: ast.Module) -> str | None:
     for node in ast.walk(tree):
         if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
             said = node.body[0]
             if isinstance(said, ast.Expr) and isinstance(said.value, ast.Constant):
                 said.value.value = " ".join(str(said.value.value).split())
-    return ast.dump(tree)
+    return dumped(tree)

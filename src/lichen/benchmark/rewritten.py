@@ -99,11 +99,16 @@ def rewritten(task: Task, rewrite: str, *, seed: int = 0) -> RewrittenTask:
         raise ConfigError(
             f"the task {task.name!r} cannot be rewritten: only tasks that run Python functions can"
         )
-    changed = [
-        fresh
-        for problem in task.problems()
-        if problem.reference and (fresh := change(problem, _source(seed, rewrite, problem.id)))
-    ]
+    changed = []
+    for problem in task.problems():
+        try:
+            fresh = (
+                change(problem, _source(seed, rewrite, problem.id)) if problem.reference else None
+            )
+        except RecursionError:  # nested deeper than Python writes down: left out like others
+            fresh = None
+        if fresh is not None:
+            changed.append(fresh)
     proven = _proven(task, changed)
     if not proven:
         raise ConfigError(

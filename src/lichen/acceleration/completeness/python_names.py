@@ -86,6 +86,14 @@ def parse(source: str) -> ast.Module | None:
         return None
 
 
+def dumped(tree: ast.AST) -> str | None:
+    """Return syntax as text, None where it is nested deeper than Python writes down."""
+    try:
+        return ast.dump(tree)
+    except RecursionError:
+        return None
+
+
 def facts_of(source: str, entry_point: str, *, methods: bool = True) -> ItemFacts | None:
     """Return what ``source`` (one or more statements) says, None if it is not Python.
 

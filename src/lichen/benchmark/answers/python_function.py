@@ -29,6 +29,7 @@ from lichen.benchmark.answers.fences import fenced_blocks, is_fence
 from lichen.benchmark.answers.syntax import (
     answers,
     bound_names,
+    dumped,
     first_line,
     function_named,
     is_stub,
@@ -87,11 +88,11 @@ def with_preamble(code: str, *, entry_point: str, stub: str) -> str:
     given_tree = parse(given)
     if tree is None or not given_tree or not given_tree.body:
         return code
-    bound, dumps = bound_names(tree.body), {ast.dump(s) for s in tree.body}
+    bound, dumps = bound_names(tree.body), {dumped(s) for s in tree.body} - {""}
     lines, missing = given.split("\n"), []
     for statement in given_tree.body:
         names = bound_names([statement])
-        absent = names - bound if names - {"*"} else ast.dump(statement) not in dumps
+        absent = names - bound if names - {"*"} else dumped(statement) not in dumps
         if absent:
             missing.append("\n".join(lines[first_line(statement) - 1 : statement.end_lineno]))
     if not missing:

@@ -31,6 +31,17 @@ def parse(source: str) -> ast.Module | None:
         return None
 
 
+def dumped(node: ast.AST) -> str:
+    """Return syntax as text, "" where it is nested deeper than Python writes down.
+
+    A model that repeats itself writes a thousand signs in a row: that is parsed, not dumped.
+    """
+    try:
+        return ast.dump(node)
+    except RecursionError:
+        return ""
+
+
 def bound_names(statements: list[ast.stmt]) -> set[str]:
     """Return the names that these statements bind in their own scope."""
     names: set[str] = set()
@@ -103,4 +114,4 @@ def _does_nothing(statement: ast.stmt) -> bool:
         return True
     if isinstance(statement, ast.Expr):
         return isinstance(statement.value, ast.Constant)  # a docstring or ``...``
-    return isinstance(statement, ast.Raise) and "NotImplementedError" in ast.dump(statement)
+    return isinstance(statement, ast.Raise) and "NotImplementedError" in dumped(statement)
